@@ -1,0 +1,1 @@
+"""Photographs in, gray/colour WebDataset shards out. Never imports torch."""

@@ -1,0 +1,45 @@
+"""Package metadata. Tool settings (ruff, mypy, pytest) live in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+# Each dependency with its reason. Ranges, not pins: torch and torchvision must match each other,
+# and the index's newest pair does.
+REQUIRED = [
+    "torch>=2.11",  # the networks, autograd, distributed checkpoints
+    "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
+    "accelerate>=1.12",  # processes, devices and DDP under one launcher
+    "numpy>=1.26",  # the order of samples is arithmetic on integer arrays
+    "pillow>=10.1",  # every picture format that people bring
+    "fire>=0.7",  # command lines
+    "pyyaml>=6.0",  # recipes
+    "tensorboard>=2.16",  # curves and pictures of a run
+    "tqdm>=4.66",  # progress bars
+]
+EXTRAS = {
+    "demo": [
+        "scikit-image>=0.24",  # carries colour photographs in the public domain
+        "scikit-learn>=1.5",  # carries two more (CC BY)
+    ],
+    "dev": [
+        "pytest>=8.0",
+        "pytest-xdist>=3.5",  # the suite on every core
+        "pytest-timeout>=2.3",  # each test is bounded in time
+        "webdataset>=0.2.100",  # tests read our shards with it: they are plain WebDataset
+        "torchmetrics>=1.4",  # tests check our metrics against it
+        "ruff>=0.8",
+        "mypy>=1.13",
+        "types-PyYAML",
+        "pre-commit>=4.0",
+    ],
+}
+
+setup(
+    name="pix2pix",
+    version="0.1.0",
+    description="Teach a network to colour black-and-white photographs, on a laptop or a cluster",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*"]),
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)
