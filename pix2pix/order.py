@@ -1,0 +1,137 @@
+"""Which samples step s on rank r sees: a pure function of (sample counts, seed, window size).
+
+Training is one endless stream, the concatenation of every epoch's permutation. A step takes
+`global_batch` consecutive positions of it; rank and accumulation slice only cut that range. So the
+step number is the whole state of the data: resuming is arithmetic, on any number of ranks.
+
+An epoch permutes the shards, groups them in windows, and permutes the samples within a window:
+reads keep their locality, a lookup costs microseconds, and memory is one window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pix2pix.errors import UserError
+
+Indices = NDArray[np.int64]
+
+
+def permutation(n: int, *key: object) -> Indices:
+    """Permutation of 0..n-1 chosen by `key`: [n] int64.
+
+    A hash order of our own definition, so that no library's new version can change it: splitmix64
+    is a bijection on 64-bit integers, hence there are no ties to sort.
+    """
+    offset = np.frombuffer(_hash(8, *key), dtype="<u8")
+    with np.errstate(over="ignore"):
+        return np.argsort(_splitmix64(np.arange(n, dtype=np.uint64) + offset)).astype(np.int64)
+
+
+def uniforms(count: int, *key: object) -> NDArray[np.float64]:
+    """`count` (at most 8) numbers in [0, 1) with 53 random bits each, chosen by `key`: [count]."""
+    words = np.frombuffer(_hash(8 * count, *key), dtype="<u8")
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def seed_of(*key: object) -> int:
+    """A 63-bit seed for a random number generator, chosen by `key`."""
+    return int.from_bytes(_hash(8, *key), "little") >> 1
+
+
+def slice_positions(
+    step: int, rank: int, world_size: int, part: int, parts: int, global_batch: int
+) -> range:
+    """Stream positions of accumulation slice `part` of `parts`, on `rank`, in `step`.
+
+    `global_batch` must divide by `world_size * parts` (TrainConfig.batch_per_rank checks it).
+    """
+    batch = global_batch // (world_size * parts)
+    start = step * global_batch + (rank * parts + part) * batch
+    return range(start, start + batch)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where some consecutive positions of the stream lie; each array is [num_positions]."""
+
+    epoch: Indices
+    shard: Indices  # index into the split's shards, in manifest order
+    index: Indices  # index of the sample within its shard
+
+
+class SampleOrder:
+    """The endless stream of training samples of one split.
+
+    sample_counts: number of samples of each shard, in manifest order.
+    window_shards: how many shards are mixed at a time; memory holds one such window's pairs.
+    """
+
+    def __init__(self, sample_counts: Sequence[int], seed: int, window_shards: int = 16) -> None:
+        self.counts = np.asarray(sample_counts, dtype=np.int64)
+        self.num_samples = int(self.counts.sum())
+        if self.num_samples == 0:
+            raise UserError("the train split has no samples; make shards from more photographs")
+        self.seed = seed
+        self.window_shards = window_shards
+        # Consecutive slices stand in one window, or in two at its edge.
+        self._epoch_layout = lru_cache(maxsize=2)(self._layout_epoch)
+        self._window_pairs = lru_cache(maxsize=2)(self._permute_window)
+
+    def samples(self, positions: range) -> Samples:
+        """The samples at `positions` (consecutive) of the stream."""
+        parts = []
+        position = positions.start
+        while position < positions.stop:
+            epoch, offset = divmod(position, self.num_samples)
+            _, starts = self._epoch_layout(epoch)
+            window = int(np.searchsorted(starts, offset, side="right")) - 1
+            first = offset - int(starts[window])
+            pairs = self._window_pairs(epoch, window)[first : first + positions.stop - position]
+            parts.append(np.insert(pairs, 0, epoch, axis=1))
+            position += len(pairs)
+        rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
+        return Samples(epoch=rows[:, 0], shard=rows[:, 1], index=rows[:, 2])
+
+    def _layout_epoch(self, epoch: int) -> tuple[Indices, Indices]:
+        """Shards in this epoch's order, and the offset at which each window starts."""
+        shards = permutation(len(self.counts), self.seed, epoch)
+        ends = np.cumsum(self.counts[shards])
+        starts = np.concatenate([[0], ends[self.window_shards - 1 : -1 : self.window_shards]])
+        return shards, starts
+
+    def _permute_window(self, epoch: int, window: int) -> Indices:
+        """(shard, index) of every sample of one window, in the order they are seen: [n, 2]."""
+        shards, _ = self._epoch_layout(epoch)
+        members = shards[window * self.window_shards : (window + 1) * self.window_shards]
+        counts = self.counts[members]
+        ends = np.cumsum(counts)
+        index = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
+        pairs = np.stack([np.repeat(members, counts), index], axis=1)
+        return pairs[permutation(len(pairs), self.seed, epoch, window)]
+
+
+def evaluation_samples(sample_counts: Sequence[int], rank: int, world_size: int) -> Samples:
+    """What `rank` evaluates: manifest order, strided over ranks, never padded."""
+    ends = np.cumsum(np.asarray(sample_counts, dtype=np.int64))
+    positions = np.arange(rank, int(ends[-1]) if len(ends) else 0, world_size)
+    shard = np.searchsorted(ends, positions, side="right")
+    starts = ends - np.asarray(sample_counts, dtype=np.int64)
+    return Samples(np.zeros_like(positions), shard, positions - starts[shard])
+
+
+def _hash(num_bytes: int, *key: object) -> bytes:
+    return blake2b(repr(key).encode(), digest_size=num_bytes).digest()
+
+
+def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Output function of SplitMix64 (Steele, Lea, Flood 2014): a bijection on uint64."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
