@@ -1,0 +1,153 @@
+"""Colour spaces on tensors: sRGB, linear light, CIE XYZ and CIE Lab (D65), and network ranges.
+
+Pictures are [B, 3, H, W]. Everything is computed in float32 (float64 if given), under autocast too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pix2pix.errors import UserError
+
+COLOR_SPACES = ("lab", "rgb")
+
+# IEC 61966-2-1 (sRGB) primaries with the D65 white, 2° observer: the numbers of scikit-image.
+_XYZ_FROM_LINEAR = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+_LINEAR_FROM_XYZ = torch.tensor(_XYZ_FROM_LINEAR, dtype=torch.float64).inverse().tolist()
+_WHITE = (0.95047, 1.0, 1.08883)
+
+# CIE 15:2004, 8.2.1: a cube root with a straight line below this ratio to white.
+_LAB_THRESHOLD = (6 / 29) ** 3
+_LAB_SLOPE = (29 / 6) ** 2 / 3
+_LAB_OFFSET = 4 / 29
+
+
+@dataclass(frozen=True)
+class ColorSpace:
+    """What the generator is given and what it paints, for `lab` or `rgb`.
+
+    lab: given lightness, paints the two chroma channels. Lightness always comes from the gray
+         picture, in training and in colouring alike, so both see the same kind of input.
+    rgb: given gray, paints the three colour channels.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in COLOR_SPACES:
+            raise UserError(
+                f"color_space {self.name!r} is unknown; use one of {', '.join(COLOR_SPACES)}"
+            )
+
+    @property
+    def condition_channels(self) -> int:
+        """Number of channels that the generator is given."""
+        return 1
+
+    @property
+    def output_channels(self) -> int:
+        """Number of channels that the generator paints."""
+        return 2 if self.name == "lab" else 3
+
+    def condition(self, gray: Tensor) -> Tensor:
+        """gray: [B, 1, H, W] uint8 (sRGB-encoded luma) → the generator's input in [-1, 1]."""
+        if self.name == "lab":
+            return lightness(gray.float() / 255) / 50 - 1
+        return gray.float() / 127.5 - 1
+
+    def target(self, color: Tensor) -> Tensor:
+        """color: [B, 3, H, W] uint8 (sRGB) → what the generator should paint, in [-1, 1]."""
+        if self.name == "lab":
+            return rgb_to_lab(color.float() / 255)[:, 1:] / 110
+        return color.float() / 127.5 - 1
+
+    def to_rgb(self, condition: Tensor, output: Tensor) -> Tensor:
+        """The picture that the generator means: condition and output as above → sRGB.
+
+        Returns [B, 3, H, W] in [0, 1]; colours outside of sRGB are clipped to it per channel.
+        """
+        if self.name == "lab":
+            lab = torch.cat([(condition.float() + 1) * 50, output.float() * 110], dim=1)
+            return lab_to_rgb(lab)
+        return ((output.float() + 1) / 2).clamp(0, 1)
+
+
+def rgb_to_lab(rgb: Tensor) -> Tensor:
+    """rgb: [B, 3, H, W] sRGB in [0, 1] → L in [0, 100], a and b within about ±110."""
+    return xyz_to_lab(linear_to_xyz(srgb_to_linear(rgb)))
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """lab: [B, 3, H, W] → sRGB [B, 3, H, W] in [0, 1], clipped per channel where out of gamut."""
+    return linear_to_srgb(xyz_to_linear(lab_to_xyz(lab)).clamp(0, 1))
+
+
+def lightness(gray: Tensor) -> Tensor:
+    """L in [0, 100] of the neutral colours (gray, gray, gray); gray: sRGB-encoded, in [0, 1]."""
+    return 116 * _lab_curve(srgb_to_linear(gray)) - 16
+
+
+def srgb_to_linear(rgb: Tensor) -> Tensor:
+    """Undo the sRGB transfer curve (IEC 61966-2-1); any shape, [0, 1] → [0, 1]."""
+    rgb = _at_least_float32(rgb)
+    return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(linear: Tensor) -> Tensor:
+    """Apply the sRGB transfer curve (IEC 61966-2-1); any shape, [0, 1] → [0, 1]."""
+    linear = _at_least_float32(linear)
+    # Both branches of `where` are computed: the clamp keeps the unused one free of NaN.
+    curve = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(linear <= 0.0031308, linear * 12.92, curve)
+
+
+def linear_to_xyz(linear: Tensor) -> Tensor:
+    """Linear RGB [B, 3, H, W] → CIE XYZ, white at (0.95047, 1, 1.08883)."""
+    return _mix_channels(_at_least_float32(linear), _XYZ_FROM_LINEAR)
+
+
+def xyz_to_linear(xyz: Tensor) -> Tensor:
+    """CIE XYZ [B, 3, H, W] → linear RGB; outside of [0, 1] where sRGB cannot show the colour."""
+    return _mix_channels(_at_least_float32(xyz), _LINEAR_FROM_XYZ)
+
+
+def xyz_to_lab(xyz: Tensor) -> Tensor:
+    """CIE XYZ [B, 3, H, W] → CIE Lab for the D65 white (CIE 15:2004, 8.2.1)."""
+    channels = _at_least_float32(xyz).unbind(dim=1)
+    x, y, z = (_lab_curve(c / white) for c, white in zip(channels, _WHITE, strict=True))
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def lab_to_xyz(lab: Tensor) -> Tensor:
+    """CIE Lab [B, 3, H, W] → CIE XYZ for the D65 white."""
+    L, a, b = _at_least_float32(lab).unbind(dim=1)
+    y = (L + 16) / 116
+    channels = (y + a / 500, y, y - b / 200)
+    return torch.stack(
+        [_inverse_lab_curve(c) * white for c, white in zip(channels, _WHITE, strict=True)], dim=1
+    )
+
+
+def _lab_curve(ratio: Tensor) -> Tensor:
+    root = ratio.clamp(min=_LAB_THRESHOLD) ** (1 / 3)
+    return torch.where(ratio > _LAB_THRESHOLD, root, ratio * _LAB_SLOPE + _LAB_OFFSET)
+
+
+def _inverse_lab_curve(value: Tensor) -> Tensor:
+    return torch.where(value > 6 / 29, value**3, (value - _LAB_OFFSET) / _LAB_SLOPE)
+
+
+def _mix_channels(image: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
+    # Weighted sums, no matmul: that would be rounded to bfloat16 under autocast, or to TF32.
+    red, green, blue = image.unbind(dim=1)
+    return torch.stack([r * red + g * green + b * blue for r, g, b in matrix], dim=1)
+
+
+def _at_least_float32(image: Tensor) -> Tensor:
+    return image if image.dtype == torch.float64 else image.float()

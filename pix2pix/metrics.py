@@ -1,0 +1,88 @@
+"""How good a coloured photograph is: PSNR, SSIM, chroma error, colourfulness, one value for each.
+
+Inputs are sRGB [B, 3, H, W] in [0, 1], outputs [B] in float64. No sums over photographs, no ranks.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from pix2pix.color import rgb_to_lab
+
+PSNR_CAP = 100.0  # dB
+
+
+def photo_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Compare coloured photographs with the true ones, by name of the metric.
+
+    rgb and truth: [B, 3, H, W] in [0, 1], sides of at least 11 px. Both are rounded to 8 bits
+    first, so that what a picture file would hold is what is measured.
+    """
+    rgb, truth = quantize(rgb), quantize(truth)
+    return {
+        "psnr": psnr(rgb, truth),
+        "ssim": ssim(rgb, truth),
+        "chroma_error": chroma_error(rgb, truth),
+        "colorfulness": colorfulness(rgb),
+        "colorfulness_truth": colorfulness(truth),
+    }
+
+
+def quantize(rgb: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to the nearest multiple of 1/255, in float64."""
+    return (rgb.double().clamp(0, 1) * 255).round() / 255
+
+
+def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB over all pixels and channels.
+
+    Capped at 100 dB, which is what identical pictures get: infinity would spoil every mean.
+    """
+    squared_error = (rgb.double() - truth.double()).square().mean(dim=(1, 2, 3))
+    return -10 * squared_error.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
+
+
+def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity, mean over R, G, B and over every window that lies inside.
+
+    Wang et al. 2004, eq. 13: Gaussian window 11×11, σ = 1.5, K1 = 0.01, K2 = 0.03, range 1. The
+    same as scikit-image; torchmetrics also averages over reflected borders.
+    """
+    c1, c2 = 0.01**2, 0.03**2
+    x, y = rgb.double(), truth.double()
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    variance_x = _window_mean(x * x) - mean_x.square()
+    variance_y = _window_mean(y * y) - mean_y.square()
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
+    )
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def chroma_error(rgb: Tensor, truth: Tensor) -> Tensor:
+    """Mean distance in the ab plane of CIE Lab (D65) over pixels; lightness does not matter."""
+    difference = rgb_to_lab(rgb.double())[:, 1:] - rgb_to_lab(truth.double())[:, 1:]
+    return difference.square().sum(dim=1).sqrt().mean(dim=(1, 2))
+
+
+def colorfulness(rgb: Tensor) -> Tensor:
+    """Hasler & Süsstrunk 2003 on values of 0–255: 0 is gray, about 45 a usual photograph.
+
+    Opponent channels keep their sign (some codes take abs(), which gives other numbers); the
+    standard deviations are those of the population of pixels.
+    """
+    red, green, blue = (255 * rgb.double()).unbind(dim=1)
+    opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1).flatten(start_dim=2)
+    spread = opponents.var(dim=2, correction=0).sum(dim=1).sqrt()
+    offset = opponents.mean(dim=2).square().sum(dim=1).sqrt()
+    return spread + 0.3 * offset
+
+
+def _window_mean(image: Tensor) -> Tensor:
+    offsets = torch.arange(-5, 6, dtype=image.dtype, device=image.device)
+    weights = torch.exp(-offsets.square() / (2 * 1.5**2))
+    weights = weights / weights.sum()
+    planes = image.flatten(end_dim=1).unsqueeze(1)  # [B·3, 1, H, W]
+    planes = conv2d(conv2d(planes, weights.view(1, 1, 11, 1)), weights.view(1, 1, 1, 11))
+    return planes.unflatten(0, image.shape[:2]).squeeze(2)

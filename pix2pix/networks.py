@@ -1,0 +1,198 @@
+"""The two networks of pix2pix: a U-Net that colours and a PatchGAN that judges.
+
+Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", section 6.1.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from pix2pix.errors import UserError
+
+NORMS = ("batch", "instance", "sync_batch")
+IMAGE_SIZES = (64, 128, 256, 512)
+
+KERNEL = 4
+MAX_WIDENING = 8  # channels double at each level up to 8 × width: 64, 128, 256, 512, 512, …
+MAX_DROPOUT_BLOCKS = 3
+
+
+class UNetGenerator(nn.Module):
+    """Encoder and decoder with a skip connection at every level, down to a 1×1 bottom.
+
+    condition ─ down 64 ─ down 128 ─ down 256 ─ … ─ bottom      Each down-block halves the sides,
+                  │          │          │              │        each up-block doubles them; an
+     output  ─── up ─────── up 64 ──── up 128 ─ … ─────┘        up-block reads below ⧺ its skip.
+
+    image_size is 64, 128, 256 or 512 px and sets the number of levels, log2(image_size).
+    Raises UserError for any other size and for an unknown norm.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        image_size: int = 256,
+        width: int = 64,
+        norm: str = "batch",
+        dropout: bool = True,
+    ):
+        super().__init__()
+        if image_size not in IMAGE_SIZES:
+            raise UserError(f"image_size {image_size} is not possible; use one of {IMAGE_SIZES}")
+        levels = image_size.bit_length() - 1
+        *widths, bottom = (width * min(2**level, MAX_WIDENING) for level in range(levels))
+        # Dropout goes to up-blocks of full width only, as in the published code, so that
+        # 128 px has two of them and 64 px one.
+        dropout_blocks = min(MAX_DROPOUT_BLOCKS, levels - 5) if dropout else 0
+
+        self.down = nn.ModuleList([_conv(in_channels, widths[0], norm)])
+        for wide, wider in pairwise(widths):
+            self.down.append(
+                nn.Sequential(nn.LeakyReLU(0.2), _conv(wide, wider, norm), _norm(wider, norm))
+            )
+        # No norm after the innermost convolution: its maps are 1×1, and with one photograph
+        # in the batch there would be a single value to normalise.
+        self.bottom = nn.Sequential(
+            nn.LeakyReLU(0.2), _conv(widths[-1], bottom, norm), *_up(bottom, widths[-1], norm)
+        )
+        self.up = nn.ModuleList()
+        for index, (wide, narrower) in enumerate(pairwise(reversed(widths))):
+            block = _up(2 * wide, narrower, norm)
+            if index < dropout_blocks:
+                block.append(nn.Dropout(0.5))
+            self.up.append(block)
+        self.up.append(
+            nn.Sequential(
+                nn.ReLU(inplace=True),
+                nn.ConvTranspose2d(2 * widths[0], out_channels, KERNEL, stride=2, padding=1),
+                nn.Tanh(),
+            )
+        )
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Colour a batch.
+
+        condition: [B, in_channels, H, W] in [-1, 1]; H and W are multiples of 2**levels, as
+        image_size × image_size is. Returns [B, out_channels, H, W] in [-1, 1].
+        """
+        x = condition
+        skips = []
+        for down in self.down:
+            x = down(x)
+            skips.append(x)
+        x = self.bottom(x)
+        for up, skip in zip(self.up, reversed(skips), strict=True):
+            x = up(torch.cat([skip, x], dim=1))
+        return x
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches: a logit for each, positive where it looks real.
+
+    in_channels counts condition and image together; num_layers is the number of stride-2
+    convolutions and sets the size of a patch (see receptive_field). Raises UserError for an
+    unknown norm.
+
+    Its batch norm keeps no running statistics: a discriminator is only ever asked with the
+    statistics of its batch. So it has no rank-local state to save, and the forward pass of a
+    generator step leaves it unchanged to the bit.
+    """
+
+    def __init__(self, in_channels: int, width: int = 64, num_layers: int = 3, norm: str = "batch"):
+        super().__init__()
+        widths = [width * min(2**layer, MAX_WIDENING) for layer in range(num_layers + 1)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(in_channels, widths[0], KERNEL, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        strides = _discriminator_strides(num_layers)
+        for (wide, wider), stride in zip(pairwise(widths), strides[1:-1], strict=True):
+            layers += [
+                _conv(wide, wider, norm, stride),
+                _norm(wider, norm, running_statistics=False),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        layers.append(nn.Conv2d(widths[-1], 1, KERNEL, stride=strides[-1], padding=1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, condition: Tensor, image: Tensor) -> Tensor:
+        """Judge images that claim to belong to their conditions.
+
+        condition and image: [B, ·, H, W] in [-1, 1]. Returns patch logits [B, 1, h, w],
+        30×30 for 256 px and three stride-2 layers.
+        """
+        logits: Tensor = self.layers(torch.cat([condition, image], dim=1))
+        return logits
+
+
+def receptive_field(num_layers: int) -> int:
+    """Side in pixels of the patch that one logit of PatchDiscriminator sees; 70 for 3 layers."""
+    side = 1
+    for stride in reversed(_discriminator_strides(num_layers)):
+        side = (side - 1) * stride + KERNEL
+    return side
+
+
+@torch.no_grad()
+def initialize(module: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw a network's weights: N(0, 0.02) for convolutions, N(1, 0.02) for norm scales, biases 0.
+
+    Isola et al. 2017, section 6.2. The draw depends on nothing but the state of `generator`
+    (the global one without it): not on the module's device or memory format.
+    """
+
+    def draw(parameter: Tensor, mean: float) -> None:
+        # Contiguous, on the generator's own device, then copied: filling a channels_last or
+        # CUDA tensor in place would consume the same numbers in another order.
+        device = generator.device if generator is not None else "cpu"
+        values = torch.empty(parameter.shape, device=device)
+        parameter.copy_(values.normal_(mean, 0.02, generator=generator))
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            draw(layer.weight, mean=0.0)
+        elif isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm):
+            draw(layer.weight, mean=1.0)
+        else:
+            continue
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _discriminator_strides(num_layers: int) -> list[int]:
+    return [2] * num_layers + [1, 1]
+
+
+def _conv(in_channels: int, out_channels: int, norm: str, stride: int = 2) -> nn.Conv2d:
+    bias = _has_bias(norm)
+    return nn.Conv2d(in_channels, out_channels, KERNEL, stride=stride, padding=1, bias=bias)
+
+
+def _up(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+    # In place: the concatenation before it is read by nobody else, and it is the largest map.
+    return nn.Sequential(
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(
+            in_channels, out_channels, KERNEL, stride=2, padding=1, bias=_has_bias(norm)
+        ),
+        _norm(out_channels, norm),
+    )
+
+
+def _has_bias(norm: str) -> bool:
+    # Batch norm has a bias of its own. Instance norm (not affine) has none, so convolutions have.
+    # As published, this holds for the generator's first and innermost convolution too.
+    return norm == "instance"
+
+
+def _norm(channels: int, norm: str, running_statistics: bool = True) -> nn.Module:
+    match norm:
+        case "batch":
+            return nn.BatchNorm2d(channels, track_running_stats=running_statistics)
+        case "sync_batch":
+            return nn.SyncBatchNorm(channels, track_running_stats=running_statistics)
+        case "instance":
+            return nn.InstanceNorm2d(channels)
+    raise UserError(f"norm {norm!r} is unknown; use one of {', '.join(NORMS)}")

@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+from skimage.color import rgb2lab
+from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from pix2pix import metrics
+
+
+@pytest.fixture
+def photographs():
+    """Two smooth pictures and their noisy copies, both [2, 3, 48, 40] in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 3, 6, 5, generator=generator)
+    truth = torch.nn.functional.interpolate(coarse, (48, 40), mode="bilinear")
+    noise = torch.randn(truth.shape, generator=generator) * torch.tensor([0.02, 0.1]).view(
+        2, 1, 1, 1
+    )
+    return (truth + noise).clamp(0, 1), truth
+
+
+def test_psnr_agrees_with_torchmetrics(photographs):
+    rgb, truth = photographs
+    expected = [
+        peak_signal_noise_ratio(a[None], b[None], data_range=1.0).item()
+        for a, b in zip(rgb, truth, strict=True)
+    ]
+    assert metrics.psnr(rgb, truth).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_ssim_agrees_with_torchmetrics_where_the_window_lies_inside(photographs):
+    rgb, truth = (image.double() for image in photographs)
+    # torchmetrics averages its reflected borders too; Wang et al. and skimage do not.
+    _, full = structural_similarity_index_measure(
+        rgb, truth, data_range=1.0, reduction="none", return_full_image=True
+    )
+    expected = full[:, :, 5:-5, 5:-5].mean(dim=(1, 2, 3))
+    assert metrics.ssim(rgb, truth).tolist() == pytest.approx(expected.tolist(), abs=1e-9)
+
+
+def test_ssim_agrees_with_skimage(photographs):
+    expected = [
+        structural_similarity(
+            a.double().numpy(),
+            b.double().numpy(),
+            data_range=1.0,
+            channel_axis=0,
+            gaussian_weights=True,
+            use_sample_covariance=False,
+        )
+        for a, b in zip(*photographs, strict=True)
+    ]
+    assert metrics.ssim(*photographs).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_chroma_error_agrees_with_skimage_and_ignores_lightness(photographs):
+    rgb, truth = (image.double() for image in photographs)
+    a, b = (torch.from_numpy(rgb2lab(image.movedim(1, -1).numpy())) for image in (rgb, truth))
+    expected = (a - b)[..., 1:].norm(dim=-1).mean(dim=(1, 2))
+    assert metrics.chroma_error(rgb, truth).tolist() == pytest.approx(expected.tolist(), abs=1e-2)
+    grays = torch.rand(1, 1, 4, 4).expand(1, 3, 4, 4)
+    assert metrics.chroma_error(grays, 1 - grays).item() == pytest.approx(0, abs=1e-2)
+
+
+def test_colorfulness_by_hand():
+    # Half red, half blue. rg = 255, 0; yb = 127.5, -255: signed, so their means partly cancel.
+    rgb = torch.tensor([[1.0, 0, 0], [0, 0, 1]]).T.reshape(1, 3, 1, 2)
+    spread = math.hypot(127.5, 191.25)
+    offset = math.hypot(127.5, -63.75)
+    assert metrics.colorfulness(rgb).item() == pytest.approx(spread + 0.3 * offset)
+
+
+def test_gray_has_no_colorfulness():
+    assert metrics.colorfulness(torch.rand(2, 1, 8, 8).expand(2, 3, 8, 8)).tolist() == [0, 0]
+
+
+def test_identical_photographs_are_perfect_and_finite(photographs):
+    _, truth = photographs
+    values = metrics.photo_metrics(truth, truth)
+    assert values["psnr"].tolist() == [100, 100]
+    assert values["ssim"].tolist() == pytest.approx([1, 1])
+    assert values["chroma_error"].tolist() == [0, 0]
+    assert torch.equal(values["colorfulness"], values["colorfulness_truth"])
+
+
+def test_quantize_rounds_to_the_nearest_of_256_levels_and_clips():
+    rgb = torch.tensor([-0.1, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.1])
+    assert (metrics.quantize(rgb) * 255).tolist() == pytest.approx([0, 0, 1, 255, 255])
+
+
+def test_photo_metrics_measures_what_an_8_bit_file_would_hold(photographs):
+    rgb, truth = photographs
+    values = metrics.photo_metrics(rgb, truth)
+    assert list(values) == ["psnr", "ssim", "chroma_error", "colorfulness", "colorfulness_truth"]
+    assert all(v.shape == (2,) and v.dtype == torch.float64 for v in values.values())
+    from_file = metrics.photo_metrics(metrics.quantize(rgb), metrics.quantize(truth))
+    assert all(torch.equal(values[name], from_file[name]) for name in values)
+    assert values["psnr"][0] > values["psnr"][1]
+
+
+def test_a_photographs_metrics_do_not_depend_on_its_batch(photographs):
+    rgb, truth = photographs
+    together = metrics.photo_metrics(rgb, truth)
+    alone = metrics.photo_metrics(rgb[1:], truth[1:])
+    for name, values in together.items():
+        torch.testing.assert_close(values[1:], alone[name], rtol=1e-12, atol=1e-12)
