@@ -29,7 +29,8 @@ def option(
     """A field of an options dataclass that is a flag `--name`; required if it has no default.
 
     The field's type is str, int, float, bool, Path, a Literal of strings, `tuple[T, ...]` of these
-    (comma separated), or `T | None`, where `none` is written for None.
+    (comma separated), or `T | None`, where `none` is written for None. The names `config` and
+    `help` are taken by every command.
 
     Args:
         default: the value when the flag is absent.
@@ -216,8 +217,9 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     best = sorted((other for other in near if near[other] >= 0.6), key=lambda o: -near[o])[:2]
     if best and near[best[0]] >= 0.85:
         best = best[:1]
-    names = enumerate_words([prefix + other for other in best], "or") if best else ""
-    return f"; did you mean {names}?" if names else ""
+    if not best:
+        return ""
+    return f"; did you mean {enumerate_words([prefix + other for other in best], 'or')}?"
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,16 @@ def test_user_error_is_printed_once_by_rank_0_and_fails_every_rank(capsys, monke
     assert capsys.readouterr().err == ""
 
 
+def test_path_in_a_message_is_never_cut(capsys):
+    path = "/data/" + "long-folder-name/" * 8
+
+    def lose(options):
+        raise UserError(f"no manifest in {path}; is it a folder of shards?")
+
+    assert run_main(lose, Status, []) == 2
+    assert path in capsys.readouterr().err
+
+
 def test_a_bug_keeps_its_traceback():
     def divide(options):
         return 1 // 0
@@ -334,7 +344,7 @@ from pix2pix.config import TrainConfig
 def show(config):
     print(config.seed)
     print(*sorted({"torch", "numpy", "yaml"} & set(sys.modules)))
-    print("x" * 1_000_000)
+    print("x" * (config.total_steps or 0))
 main(show, TrainConfig)
 """
 
@@ -355,9 +365,17 @@ def test_process_is_light_and_reports_status_without_traceback():
     assert run.stderr == "error: --seed expects a whole number such as 1000, not 'x'\n"
 
 
-def test_reader_that_leaves_early_hears_no_complaint():
+@pytest.mark.parametrize("num_letters", [1, 1_000_000])  # broken at the last flush, or in print
+def test_reader_that_leaves_early_hears_no_complaint(num_letters):
     reading, writing = os.pipe()
     os.close(reading)
-    run = subprocess.run(program(), cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    run = subprocess.run(
+        program(f"--total_steps={num_letters}"),
+        cwd=ROOT,
+        env={name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
     os.close(writing)
     assert (run.returncode, run.stderr) == (141, b"")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pix2pix.cli import parse
+from pix2pix.cli import help_text, parse
 from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.errors import UserError
 
@@ -220,3 +220,24 @@ def test_classic_recipe_is_the_notebook_setup_and_flags_win_over_it():
 def test_mistake_on_the_command_line_reaches_validation():
     with pytest.raises(UserError, match="image_size 200 is not a power of two"):
         parse(TrainConfig, [*FOLDERS, "--image_size", "200"])
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("batch_size", "--image_size or --global_batch?"),  # other programs' names for ours
+        ("width", "--generator_width or --discriminator_width?"),
+        ("epoch", "--epochs?"),
+        ("gradient_accumulation_steps", "--grad_accumulation_steps?"),
+    ],
+)
+def test_other_names_of_a_flag_lead_to_it(name, suggested):
+    with pytest.raises(UserError) as caught:
+        parse(TrainConfig, [*FOLDERS, f"--{name}", "3"])
+    assert str(caught.value).endswith(f"did you mean {suggested}")
+
+
+def test_help_fits_80_columns_and_gives_a_long_flag_its_own_line():
+    text = help_text(TrainConfig, program="python scripts/train.py")
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"\n  --norm batch|instance|sync_batch\n{' ' * 32}normalisation layers" in text
