@@ -1,0 +1,135 @@
+"""Turn a folder of photographs into shards to train on.
+
+    python -m data_prep.make_shards --photos DIR --out DIR --split train
+
+Stop it as you like: the same command goes on where it was, to the same bytes, with any number of
+workers. Another --split goes into the same folder. What is left out is in rejected.jsonl.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.photos import FolderSource, digest_photos
+from data_prep.progress import Progress
+from data_prep.shard_file import Prep
+from data_prep.writer import REJECTED, plan_splits, summarize, write_splits
+from pix2pix.cli import main, option
+from pix2pix.errors import UserError
+from pix2pix.shards import Split, read_manifest
+
+# Below this a picture would be mostly interpolated at the size that training wants.
+_SMALLEST_PHOTO = 256  # pixels, short side
+_MANY_REJECTED = 0.1  # of a split; COCO rejects 0.04
+_ADVICE = {
+    "too_small": "a smaller --short_side or --min_short_side keeps small ones",
+    "near_gray": "a smaller --min_chroma keeps pale ones",
+}
+
+
+@dataclass(frozen=True)
+class MakeShardsOptions:
+    """Flags of `python -m data_prep.make_shards`."""
+
+    photos: Path = option(help="folder of photographs, read with the folders in it", metavar="DIR")
+    out: Path = option(help="folder for shards and manifest", metavar="DIR")
+    split: str = option(help="name of the split to make, such as train or val", metavar="NAME")
+    short_side: int = option(286, help="short side of the pictures", unit="pixels")
+    samples_per_shard: int = option(1000, help="most pairs that a shard holds", unit="pairs")
+    num_workers: int = option(0, help="processes; 0 is one per core", unit="processes")
+    seed: int = option(0, help="of the order in which photographs are put into shards")
+    val_fraction: float = option(0.0, help="share to cut off as split val", unit="0..1")
+    min_chroma: float = option(
+        4.0, help="least mean of max - min of R, G, B, to tell colour from gray", unit="0..255"
+    )
+    min_short_side: int | None = option(
+        None, help="least short side of a photograph; default 256, or short_side", unit="pixels"
+    )
+
+    def __post_init__(self) -> None:
+        least = {
+            "short_side": 16,
+            "samples_per_shard": 1,
+            "num_workers": 0,
+            "min_short_side": 1,
+            "min_chroma": 0,
+            "val_fraction": 0,
+        }
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise UserError(f"--{name} {value}: give {smallest} or more")
+        if self.val_fraction >= 1:
+            raise UserError(f"--val_fraction {self.val_fraction:g}: give a share below 1, as 0.05")
+
+
+def make_shards(options: MakeShardsOptions) -> int:
+    """Turn a folder of photographs into shards of (gray, colour) pairs to train on.
+
+    Stop it as you like: the same command goes on where it was, and ends with the same bytes for
+    any number of workers. Another --split goes into the same folder.
+    """
+    started = time.monotonic()
+    source = FolderSource(options.photos)
+    photos = source.list_photos()
+    min_short_side = options.min_short_side or min(_SMALLEST_PHOTO, options.short_side)
+    prep = Prep(
+        photos=digest_photos(photos),
+        num_photos=len(photos),
+        seed=options.seed,
+        val_fraction=options.val_fraction,
+        samples_per_shard=options.samples_per_shard,
+        short_side=options.short_side,
+        min_short_side=min_short_side,
+        min_chroma=options.min_chroma,
+    )
+    plans = plan_splits(options.out, options.split, source, photos, prep)
+    num_workers = options.num_workers or _num_cores()
+    with Progress("photographs") as progress:
+        num_done = write_splits(plans, num_workers, progress)
+    splits = read_manifest(options.out).splits
+    for plan in plans:
+        print(_describe(splits[plan.split], plan.num_photos))
+        _warn_of_rejects(options.out, splits[plan.split], plan.num_photos)
+    if num_done:
+        seconds = time.monotonic() - started
+        rate = num_done / seconds
+        print(f"{num_done:,} photographs in {seconds:.0f} s, {rate:.0f} per second: {options.out}")
+    else:
+        print(f"nothing to do: {options.out} is finished")
+    return 0
+
+
+def _describe(split: Split, num_photos: int) -> str:
+    num_bytes = sum(shard.bytes for shard in split.shards)
+    plural = "" if len(split.shards) == 1 else "s"
+    return (
+        f"{split.name}: {split.num_samples:,} pairs of {num_photos:,} photographs "
+        f"in {len(split.shards):,} shard{plural}, {num_bytes / 1e6:,.1f} MB; "
+        f"rejected: {summarize(split.rejected)}"
+    )
+
+
+def _warn_of_rejects(out: Path, split: Split, num_photos: int) -> None:
+    share = 1 - split.num_samples / num_photos
+    if share > _MANY_REJECTED:
+        commonest = max(split.rejected, key=lambda reason: split.rejected[reason])
+        advice = _ADVICE.get(commonest, "look at these files")
+        print(
+            f"warning: {share:.0%} of the photographs for {split.name} are left out, "
+            f"most as {commonest}: {advice}; {out / REJECTED} lists them",
+            file=sys.stderr,
+        )
+
+
+def _num_cores() -> int:
+    """Cores that this process may use: a batch system often grants fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main(make_shards, MakeShardsOptions)

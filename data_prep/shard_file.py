@@ -1,0 +1,194 @@
+"""One shard: a slice of the photographs → a tar of pairs, and the sidecar that marks it done."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from errno import EDQUOT, ENOSPC
+from hashlib import sha256
+from pathlib import Path
+from tarfile import BLOCKSIZE, USTAR_FORMAT, TarInfo
+
+from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
+from data_prep.photos import Photo, Source
+from pix2pix.errors import UserError
+from pix2pix.photo import PhotoError
+from pix2pix.shards import COLOR, GRAY, Shard, aside, publish, publish_aside
+
+
+@dataclass(frozen=True)
+class Prep:
+    """Everything that decides a split's bytes, but for the photographs' own.
+
+    photos: digest of the list of photographs, of which there are num_photos. The others are
+    make_shards' options. Another value in any field makes another split.
+    """
+
+    photos: str
+    num_photos: int
+    seed: int
+    val_fraction: float
+    samples_per_shard: int
+    short_side: int
+    min_short_side: int
+    min_chroma: float
+    jpeg_quality: int = JPEG_QUALITY
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A photograph that was left out, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What was made of one slice. A shard without samples has no file, only this."""
+
+    prep: Prep
+    shard: Shard
+    rejects: tuple[Reject, ...]
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How many photographs were left out for each reason."""
+        return Counter(reject.reason for reject in self.rejects)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to make. members: (index in the sorted list of all photographs, photograph)."""
+
+    root: Path
+    split: str
+    index: int
+    source: Source
+    prep: Prep
+    members: tuple[tuple[int, Photo], ...]
+
+    @property
+    def tar(self) -> Path:
+        """Where the shard goes."""
+        return self.root / f"{self.split}-{self.index:06d}.tar"
+
+    @property
+    def sidecar(self) -> Path:
+        """Where the sidecar goes."""
+        return self.tar.with_suffix(".json")
+
+
+def make_shard(task: ShardTask, count: Callable[[], None]) -> None:
+    """Write the tar and, once that is durable, the sidecar; `count` is called per photograph.
+
+    Memory is one photograph's. The bytes depend on the task alone. Raises UserError where the disk
+    is full or will not have it; nothing half-written remains.
+    """
+    with disk_errors(task.root):
+        try:
+            sidecar = _write_tar(task, count)
+            if sidecar.shard.num_samples:
+                publish_aside(task.tar)
+            publish(task.sidecar, _to_json(sidecar))
+        finally:
+            aside(task.tar).unlink(missing_ok=True)
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """The sidecar at `path`; None where there is none that this program wrote."""
+    try:
+        content = json.loads(path.read_bytes())
+        rejects = tuple(Reject(**reject) for reject in content["rejects"])
+        return Sidecar(Prep(**content["prep"]), Shard(**content["shard"]), rejects)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_done(task: ShardTask) -> bool:
+    """Whether the task's sidecar is there, and the shard as large as it says."""
+    sidecar = read_sidecar(task.sidecar)
+    if sidecar is None or sidecar.prep != task.prep:
+        return False
+    if not sidecar.shard.num_samples:
+        return True
+    return task.tar.is_file() and task.tar.stat().st_size == sidecar.shard.bytes
+
+
+@contextmanager
+def disk_errors(root: Path) -> Iterator[None]:
+    """Turn an OSError of writing below `root` into a UserError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise UserError(
+                f"no disk space left for {root}; free some and run the same command again: "
+                "what is done stays done"
+            ) from error
+        raise UserError(f"cannot write to {root}: {error}") from error
+
+
+def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
+    prep = task.prep
+    settings = PairSettings(prep.short_side, prep.min_short_side, prep.min_chroma)
+    rejects = []
+    digest = sha256()
+    with aside(task.tar).open("wb", buffering=2**18) as file:
+        for index, photo in task.members:
+            try:
+                pair = make_pair(_read(task.source, photo), settings)
+            except PhotoError as error:
+                rejects.append(Reject(photo.name, error.reason))
+            else:
+                members = _sample(index, photo, pair)
+                digest.update(members)
+                file.write(members)
+            count()
+        end = bytes(2 * BLOCKSIZE)
+        digest.update(end)
+        file.write(end)
+        num_bytes = file.tell()
+    num_samples = len(task.members) - len(rejects)
+    shard = Shard(task.tar.name, num_samples, num_bytes, digest.hexdigest())
+    return Sidecar(prep, shard, tuple(rejects))
+
+
+def _read(source: Source, photo: Photo) -> bytes:
+    try:
+        return source.read(photo)
+    except OSError as error:
+        raise PhotoError("unreadable", f"cannot be read: {error}") from error
+
+
+def _sample(index: int, photo: Photo, pair: Pair) -> bytes:
+    """The tar members of one sample. KEY is unique in all splits of one list of photographs."""
+    key = f"{index:09d}"
+    about = {
+        "source": photo.name,
+        "id": os.path.splitext(photo.name)[0],
+        "width": pair.width,
+        "height": pair.height,
+        "photo_width": pair.photo_width,
+        "photo_height": pair.photo_height,
+    }
+    return b"".join(
+        [
+            _member(f"{key}.{GRAY}", pair.gray_jpeg),
+            _member(f"{key}.{COLOR}", pair.color_jpeg),
+            _member(f"{key}.json", json.dumps(about).encode()),
+        ]
+    )
+
+
+def _member(name: str, data: bytes) -> bytes:
+    """Header, data, padding. No time, owner or anything else that could differ between runs."""
+    info = TarInfo(name)
+    info.size = len(data)
+    return info.tobuf(USTAR_FORMAT) + data + bytes(-len(data) % BLOCKSIZE)
+
+
+def _to_json(sidecar: Sidecar) -> bytes:
+    return (json.dumps(asdict(sidecar), sort_keys=True) + "\n").encode()
