@@ -82,6 +82,12 @@ class SampleOrder:
         self._epoch_layout = lru_cache(maxsize=2)(self._layout_epoch)
         self._window_pairs = lru_cache(maxsize=2)(self._permute_window)
 
+    def __getstate__(self) -> tuple[Sequence[int], int, int]:
+        return self.counts.tolist(), self.seed, self.window_shards  # caches stay behind
+
+    def __setstate__(self, state: tuple[Sequence[int], int, int]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
     def samples(self, positions: range) -> Samples:
         """The samples at `positions` (consecutive) of the stream."""
         parts = []

@@ -1,0 +1,200 @@
+"""The only file that knows ranks: Accelerator, reductions, agreement between ranks, stop signals.
+
+Everything else is told what it needs: which slice of the data is mine, here is the mean over all
+ranks, rank 0 writes. A process that was not launched as one of many is rank 0 of 1.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import FrameType
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from pix2pix.errors import UserError
+
+T = TypeVar("T")
+
+
+class Distributed:
+    """This process among the others of one training or evaluation.
+
+    Creating it joins the process group that the launcher's environment describes. A collective
+    that waits longer than `timeout_minutes` ends the process instead of hanging for ever.
+    num_threads: of torch on a CPU; None shares the machine's cores among its processes, where
+        torchrun would give each process one, whatever the machine has.
+    """
+
+    def __init__(self, timeout_minutes: float = 30, num_threads: int | None = None) -> None:
+        local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        threads = num_threads or max(1, num_cores() // local_world_size)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        self._timeout = timedelta(minutes=timeout_minutes)
+        # Precision is ours (step.py): under Accelerate fp16 on a CPU is silently fp32.
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=self._timeout)],
+        )
+        self.rank: int = self.accelerator.process_index
+        self.world_size: int = self.accelerator.num_processes
+        self.device: torch.device = self.accelerator.device
+        self.is_main: bool = self.accelerator.is_main_process
+        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+
+    @property
+    def device_name(self) -> str:
+        """For people: "cpu", or the GPU's name."""
+        is_gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if is_gpu else self.device.type
+
+    def say(self, text: str) -> None:
+        """Print a line, once."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def cpu_group(self) -> dist.ProcessGroup | None:
+        """A new gloo group over all ranks, None for a single process.
+
+        Whoever communicates from its own thread or out of step with the training needs a group of
+        its own: two users of one group would match each other's messages.
+        """
+        if self.world_size == 1:
+            return None
+        group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=self._timeout)
+        return group
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """`module` on the device, wrapped so that backward averages gradients over the ranks."""
+        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        if isinstance(wrapped, nn.parallel.DistributedDataParallel):
+            # Batch statistics are per rank while training; who reads running statistics
+            # (evaluation, checkpoints) asks for rank 0's first. Torch 2.13 renamed the argument.
+            wrapped.broadcast_buffers = False
+        return wrapped
+
+    def use_main_buffers(self, *modules: nn.Module) -> None:
+        """Give every rank rank 0's buffers. Never averaged: then saving would change the run."""
+        if self.world_size > 1:
+            for module in modules:
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, src=0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks, element by element. Every rank must call it."""
+        return self.sum(values) / self.world_size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks, element by element. Every rank must call it."""
+        if self.world_size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self.accelerator.wait_for_everyone()
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 and give its (picklable) result, or its UserError, to every rank.
+
+        For what must be decided once: a look at the file system may differ from node to node.
+        """
+        outcome: list[T | UserError | None] = [None]
+        if self.is_main:
+            try:
+                outcome = [work()]
+            except UserError as error:
+                outcome = [error]
+        if self.world_size > 1:
+            dist.broadcast_object_list(outcome, src=0)
+        if isinstance(outcome[0], UserError):
+            raise outcome[0]
+        return outcome[0]  # type: ignore[return-value]
+
+    def raise_together(self, error: str | None) -> None:
+        """Raise the first rank's `error` as UserError on every rank; no error anywhere: return."""
+        errors: list[str | None] = [error]
+        if self.world_size > 1:
+            errors = [None] * self.world_size
+            dist.all_gather_object(errors, error)
+        first = next((message for message in errors if message), None)
+        if first is not None:
+            raise UserError(first)
+
+    def shutdown(self) -> None:
+        """Leave the process group, so that a process may end without a warning or a hang."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class Agreement:
+    """What one rank knows alone (stop, broken data) becomes what all ranks know, one step later.
+
+    Each step starts an asynchronous reduction on a CPU group and reads the one that the step
+    before started, so no step waits for it and every rank branches at the same step.
+    """
+
+    def __init__(self, distributed: Distributed) -> None:
+        self._group = distributed.cpu_group()
+        self._flags: Tensor | None = None
+        self._work: dist.Work | None = None
+
+    def exchange(self, *flags: bool) -> tuple[bool, ...]:
+        """Tell this step's flags; returns those that any rank told in the step before."""
+        agreed = self._collect() or (False,) * len(flags)
+        self._flags = torch.tensor(flags, dtype=torch.int32)
+        if self._group is not None:
+            self._work = dist.all_reduce(
+                self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True
+            )
+        return agreed
+
+    def _collect(self) -> tuple[bool, ...]:
+        if self._work is not None:
+            self._work.wait()
+        flags, self._flags, self._work = self._flags, None, None
+        return () if flags is None else tuple(bool(flag) for flag in flags.tolist())
+
+
+class StopRequest:
+    """Set by SIGTERM, SIGINT or SIGUSR1; a second signal ends the process at once."""
+
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Catch the signals inside the block. Outside the main thread it catches nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        previous = {number: signal.signal(number, self._receive) for number in self.signals}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = signal.Signals(number)
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,26 @@
+"""Train a colorizer: accelerate launch scripts/train.py --shards DIR --run_dir DIR [flags].
+
+To resume, run the same command again. Exit status: 0 finished, 75 stopped and saved.
+"""
+
+from pix2pix.cli import main
+from pix2pix.config import TrainConfig
+
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+def train(config: TrainConfig) -> int:
+    """Train a colorizer, or go on with one: to resume, run the same command again."""
+    from pix2pix.distributed import Distributed  # heavy: only when the work starts
+    from pix2pix.trainer import Outcome, Trainer
+
+    distributed = Distributed()
+    try:
+        outcome = Trainer(config, distributed).fit()
+    finally:
+        distributed.shutdown()
+    return STOPPED if outcome is Outcome.STOPPED else 0
+
+
+if __name__ == "__main__":
+    main(train, TrainConfig)

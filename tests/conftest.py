@@ -1,0 +1,27 @@
+"""Shards that many tests read: made once per test process, by the real data preparation."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.make_shards import MakeShardsOptions, make_shards
+from tests.photographs import write_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training photographs in 5 shards and 7 for validation, short side 72: crops of 64."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for split, count in (("train", 24), ("val", 7)):
+        photos = write_folder(folder / split, count, width=90, height=72)
+        make_shards(
+            MakeShardsOptions(
+                photos=photos,
+                out=folder / "shards",
+                split=split,
+                short_side=72,
+                samples_per_shard=5,
+                num_workers=1,
+            )
+        )
+    return folder / "shards"
