@@ -45,7 +45,9 @@ class MakeShardsOptions:
         4.0, help="least mean of max - min of R, G, B, to tell colour from gray", unit="0..255"
     )
     min_short_side: int | None = option(
-        None, help="least short side of a photograph; default 256, or short_side", unit="pixels"
+        None,
+        help="least short side of a photograph; none is 256, or short_side if less",
+        unit="pixels",
     )
 
     def __post_init__(self) -> None:

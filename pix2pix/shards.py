@@ -166,7 +166,7 @@ class ShardIndex:
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """Index of the shard at `path`, from its headers alone: 5 ms per 1,000 samples.
+    """Index of the shard at `path`, from its headers alone: some 8 ms per 1,000 samples.
 
     (Python's tarfile takes 0.2 s for the same.) Raises UserError, naming the shard, where it is
     missing, cut short, no plain tar, or has a sample without both pictures.
@@ -225,7 +225,6 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
         raise UserError(f"the shard {path} cannot be opened: {error.strerror}") from error
     with file:
         descriptor = file.fileno()
-        end = os.fstat(descriptor).st_size
         offset = 0
         while True:
             header = os.pread(descriptor, _BLOCK, offset)
@@ -238,8 +237,6 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
             if kind in b"0\0":
                 yield name, offset, size
             offset += -(-size // _BLOCK) * _BLOCK
-            if offset > end:
-                raise UserError(f"the shard {path} is cut short; copy it or make it again")
 
 
 def _parse_header(path: Path, header: bytes) -> tuple[str, int, bytes]:

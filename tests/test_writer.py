@@ -128,13 +128,15 @@ def test_a_copy_without_sidecars_is_finished_too(
     assert write(plans_for(photos, tmp_path)) == 0
 
 
-@pytest.mark.parametrize("damage", ["missing", "altered", "no sidecar", "cut sidecar"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "altered", "no sidecar", "cut sidecar", "foreign sidecar"]
+)
 def test_a_lost_shard_is_made_again(
     clean_run: Path, photos: Path, tmp_path: Path, damage: str
 ) -> None:
     for name, data in contents(clean_run).items():
         (tmp_path / name).write_bytes(data)
-    if damage in ("no sidecar", "cut sidecar"):
+    if "sidecar" in damage:
         (tmp_path / "manifest.json").unlink()
     match damage:
         case "missing":
@@ -145,6 +147,9 @@ def test_a_lost_shard_is_made_again(
             (tmp_path / "train-000001.json").unlink()
         case "cut sidecar":
             (tmp_path / "train-000001.json").write_bytes(b'{"prep": {')
+        case "foreign sidecar":
+            other = (tmp_path / "train-000001.json").read_text().replace('"seed": 0', '"seed": 1')
+            (tmp_path / "train-000001.json").write_text(other)
     assert write(plans_for(photos, tmp_path)) == 5
     assert contents(tmp_path) == contents(clean_run)
 
@@ -240,14 +245,19 @@ def test_an_unreadable_photograph_is_counted(tmp_path: Path) -> None:
     assert open_split(tmp_path / "out", "train").rejected == {"unreadable": 1}
 
 
+@pytest.mark.parametrize("num_flushes", [4, 5, 6, 7])  # in the second shard: tar, name, twice
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_done(
-    photos: Path, clean_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path,
+    clean_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_flushes: int,
 ) -> None:
     calls = iter(range(100))
     fsync = os.fsync
 
     def full_after_a_while(descriptor: int) -> None:
-        if next(calls) >= 6:
+        if next(calls) >= num_flushes:
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
