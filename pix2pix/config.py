@@ -1,0 +1,276 @@
+"""`TrainConfig`: what a training is told, frozen and validated, from flags and file, to JSON."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pix2pix import __version__
+from pix2pix.errors import UserError
+from pix2pix.options import enumerate_words, flags_of, option, suggestion
+
+IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves its picture until one pixel is left
+DEFAULT_EPOCHS = 25
+
+# A run directory goes on only with the same values of these: which photographs a step sees, and
+# what it makes of them. (The shards' content must match too: their manifest tells.) Free are: where
+# things lie; how often something is said or saved; the length of the run, of which decay_start is
+# a fraction; and what suits a machine, since a run may move to other GPUs: precision, compile,
+# num_workers, and grad_accumulation_steps, though with BatchNorm that changes the numbers, as the
+# number of ranks does. init_from is free because it acts once, before step 0.
+IDENTITY_FIELDS = (
+    "seed",
+    "image_size",
+    "global_batch",
+    "window_shards",
+    "color_space",
+    "norm",
+    "dropout",
+    "generator_width",
+    "discriminator_width",
+    "gan_loss",
+    "l1_weight",
+    "learning_rate",
+    "beta1",
+    "warmup_steps",
+    "ema_decay",
+)
+
+
+class Differences(NamedTuple):
+    """The fields in which two configurations differ: name → (mine, theirs)."""
+
+    identity: dict[str, tuple[Any, Any]]
+    free: dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The flags of `scripts/train.py`, a field each.
+
+    Raises:
+        UserError: a value is out of its range, or two contradict each other.
+    """
+
+    shards: Path = option(help="folder of shards and their manifest", metavar="DIR", group="run")
+    run_dir: Path = option(help="folder of this run; if it holds one, that resumes", metavar="DIR")
+    init_from: Path | None = option(
+        None, help="folder of another run: start from its weights, at step 0", metavar="DIR"
+    )
+    seed: int = option(0, help="seed of the order, the initial weights and dropout")
+    time_limit_minutes: float | None = option(
+        None, help="save and stop after this time", unit="minutes"
+    )
+
+    image_size: int = option(
+        256, help="side of the square: 64, 128, 256 or 512", unit="pixels", group="data"
+    )
+    global_batch: int = option(16, help="samples per step, over all ranks", unit="samples")
+    window_shards: int = option(16, help="shards whose samples mix in an epoch", unit="shards")
+    num_workers: int | None = option(None, help="loader processes per rank; none: by the cores")
+
+    color_space: Literal["lab", "rgb"] = option(
+        "lab", help="lab: lightness in, chroma out; rgb: gray in, colour out", group="networks"
+    )
+    norm: Literal["batch", "instance", "sync_batch"] = option("batch", help="normalisation layers")
+    dropout: bool = option(True, help="dropout in the generator")
+    generator_width: int = option(64, help="channels of its outermost level", unit="channels")
+    discriminator_width: int = option(64, help="channels of its first layer", unit="channels")
+
+    total_steps: int | None = option(
+        None, help="length of the run in steps", unit="steps", group="optimisation"
+    )
+    epochs: int | None = option(
+        None, help=f"length of the run in epochs; {DEFAULT_EPOCHS} if neither is given"
+    )
+    learning_rate: float = option(2e-4, help="step size of Adam, for both networks")
+    warmup_steps: int = option(0, help="the learning rate rises during these", unit="steps")
+    decay_start: float = option(
+        0.5,
+        help="after this fraction of the run the learning rate falls to zero; 1: never",
+        metavar="FRACTION",
+    )
+    beta1: float = option(0.5, help="beta1 of Adam; beta2 is 0.999")
+    l1_weight: float = option(100.0, help="weight of L1 against the adversarial loss")
+    gan_loss: Literal["bce", "least_squares", "hinge"] = option("bce", help="adversarial loss")
+    ema_decay: float = option(0.999, help="decay of the generator's moving average; 0: none")
+    precision: Literal["no", "fp16", "bf16"] | None = option(
+        None, help="none: bf16 on a GPU that has it, fp16 on another, no on a CPU"
+    )
+    grad_accumulation_steps: int = option(
+        1, help="slices that a rank works off one by one in a step", unit="slices"
+    )
+    compile: bool = option(False, help="torch.compile: a slow start, then faster steps")
+
+    log_every: int = option(
+        10, help="steps between metrics", unit="steps", group="cadence (0: only at the end)"
+    )
+    sample_every: int = option(500, help="steps between sample pictures", unit="steps")
+    evaluate_every: int = option(1000, help="steps between evaluations", unit="steps")
+    checkpoint_every: int = option(500, help="steps between checkpoints", unit="steps")
+    keep_checkpoints: int = option(3, help="how many of the newest checkpoints to keep")
+
+    def __post_init__(self) -> None:
+        for flag in flags_of(type(self)).values():
+            value = getattr(self, flag.name)
+            if flag.choices and value not in flag.choices and not (flag.optional and value is None):
+                hint = suggestion(str(value), flag.choices)
+                raise UserError(f"{flag.name} must be {flag.expected}, not '{value}'{hint}")
+        for words, holds, names in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not holds(value):
+                    raise UserError(f"{name} must be {words}, not {value}")
+        if self.image_size not in IMAGE_SIZES:
+            below = [size for size in IMAGE_SIZES if size < self.image_size][-1:]
+            above = [size for size in IMAGE_SIZES if size > self.image_size][:1]
+            raise UserError(
+                f"image_size {self.image_size} is not a power of two from {IMAGE_SIZES[0]} to "
+                f"{IMAGE_SIZES[-1]}; use {enumerate_words(below + above, 'or')}"
+            )
+        if self.total_steps is None:
+            return
+        if self.epochs is not None:
+            raise UserError(
+                "total_steps and epochs both say how long the run is; give one of them "
+                "(--epochs none unsets the one of a --config file)"
+            )
+        if self.warmup_steps >= self.total_steps:
+            raise UserError(
+                f"warmup_steps {self.warmup_steps} is not less than the run's {self.total_steps} "
+                "steps; lower warmup_steps or train longer"
+            )
+
+    def batch_per_rank(self, world_size: int) -> int:
+        """Samples of one accumulation slice on one rank.
+
+        Raises:
+            UserError: the global batch does not divide evenly.
+        """
+        slices = world_size * self.grad_accumulation_steps
+        batch, rest = divmod(self.global_batch, slices)
+        if not rest:
+            return batch
+        parts = "1 rank" if world_size == 1 else f"{world_size} ranks"
+        if self.grad_accumulation_steps > 1:
+            parts += f" × {self.grad_accumulation_steps} accumulation slices"
+        near = [multiple * slices for multiple in (batch, batch + 1) if multiple]
+        raise UserError(
+            f"global_batch {self.global_batch} does not divide by {parts}; "
+            f"use {enumerate_words(near, 'or')}"
+        )
+
+    def resolve(self, num_samples: int) -> "TrainConfig":
+        """This configuration with its `total_steps`, for a train split of `num_samples`.
+
+        The last step may reach into the epoch after the last: steps and epochs need not meet.
+
+        Raises:
+            UserError: the split holds less than one global batch.
+        """
+        if num_samples < self.global_batch:
+            raise UserError(
+                f"the train split has {num_samples} samples, fewer than one global batch of "
+                f"{self.global_batch}; lower --global_batch or add photographs"
+            )
+        if self.total_steps is not None:
+            return self
+        num_seen = (self.epochs or DEFAULT_EPOCHS) * num_samples
+        total_steps = -(-num_seen // self.global_batch)  # rounded up
+        return dataclasses.replace(self, total_steps=total_steps, epochs=None)
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of step 0 … total_steps − 1: warm-up, constant, linear decay to zero.
+
+        Constant, then linear, is the schedule of the published PyTorch pix2pix (per epoch there).
+        """
+        assert self.total_steps is not None, "resolve() first"
+        warmup = (step + 1) / max(1, self.warmup_steps)
+        decay_steps = (1 - self.decay_start) * self.total_steps
+        decay = (self.total_steps - step) / decay_steps if decay_steps else 1.0
+        return self.learning_rate * min(1.0, warmup, decay)
+
+    def ema_decay_at(self, step: int) -> float:
+        """Decay of the generator's moving average after step `step`.
+
+        It rises to `ema_decay`, so that a short run does not average its initial weights: the
+        `num_updates` ramp of TensorFlow's ExponentialMovingAverage.
+        """
+        return min(self.ema_decay, (1 + step) / (10 + step))
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """The configuration that `to_json` wrote; a field it did not know has its default.
+
+        Raises:
+            UserError: it was written by a version with other fields.
+        """
+        flags = flags_of(cls)
+        foreign = [name for name in values if name not in flags]
+        foreign += [name for name, flag in flags.items() if flag.required and name not in values]
+        if foreign:
+            raise UserError(
+                f"the saved configuration does not fit pix2pix {__version__}, see "
+                f"{enumerate_words(foreign, 'and')}; use the version that saved it"
+            )
+        typed: dict[str, Any] = dict(values)
+        for name, value in values.items():
+            if flags[name].kind is Path and value is not None:
+                typed[name] = Path(value)
+        return cls(**typed)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that must stay the same for as long as the run directory lives."""
+        return {name: getattr(self, name) for name in IDENTITY_FIELDS}
+
+    def differences(self, other: "TrainConfig") -> Differences:
+        """Where `other` has another value, apart by whether a run may change it."""
+        pairs = {name: (value, getattr(other, name)) for name, value in vars(self).items()}
+        differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return Differences(
+            identity={name: differing[name] for name in IDENTITY_FIELDS if name in differing},
+            free={name: differing[name] for name in differing if name not in IDENTITY_FIELDS},
+        )
+
+
+_RANGES = (
+    (
+        "at least 1",
+        lambda value: value >= 1,
+        (
+            "global_batch",
+            "window_shards",
+            "generator_width",
+            "discriminator_width",
+            "total_steps",
+            "epochs",
+            "grad_accumulation_steps",
+            "keep_checkpoints",
+        ),
+    ),
+    (
+        "0 or more",
+        lambda value: value >= 0,
+        (
+            "seed",
+            "num_workers",
+            "warmup_steps",
+            "l1_weight",
+            "log_every",
+            "sample_every",
+            "evaluate_every",
+            "checkpoint_every",
+        ),
+    ),
+    ("more than 0", lambda value: value > 0, ("learning_rate", "time_limit_minutes")),
+    ("from 0 to 1", lambda value: 0 <= value <= 1, ("decay_start",)),
+    ("from 0 to less than 1", lambda value: 0 <= value < 1, ("beta1", "ema_decay")),
+)

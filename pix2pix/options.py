@@ -1,0 +1,235 @@
+"""What a flag is: a dataclass field with a type, a default and one line of help, and the one parser
+that turns text into its value, the same from a command line and from a file.
+"""
+
+import dataclasses
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pix2pix.errors import UserError
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    help: str,
+    unit: str = "",
+    metavar: str = "",
+    group: str = "",
+    choices: Sequence[str] = (),
+    positional: bool = False,
+) -> Any:
+    """A field of an options dataclass that is a flag `--name`; required if it has no default.
+
+    The field's type is str, int, float, bool, Path, a Literal of strings, `tuple[T, ...]` of these
+    (comma separated), or `T | None`, where `none` is written for None. The names `config` and
+    `help` are taken by every command.
+
+    Args:
+        default: the value when the flag is absent.
+        help: one line for `--help`.
+        unit: what the value counts (`steps`), shown in place of the value in `--help`.
+        metavar: shown in place of the value, where there is no unit (`DIR`).
+        group: the heading under which `--help` lists this flag and those after it.
+        choices: the values allowed, where no Literal can say it.
+        positional: the value may also stand without its flag; at most one field per dataclass.
+    """
+    details = {
+        "help": help,
+        "metavar": metavar or unit.upper(),
+        "group": group,
+        "choices": tuple(choices),
+        "positional": positional,
+    }
+    return dataclasses.field(default=default, kw_only=True, metadata=details)
+
+
+class _Kind(NamedTuple):
+    """How one type is read, shown in `--help` and described in an error."""
+
+    read: Callable[[str], Any]  # raises ValueError
+    metavar: str
+    expected: str
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _read_bool(text: str) -> bool:
+    word = text.lower()
+    if word not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+        raise ValueError(text)
+    return word in ("true", "yes", "on", "1")
+
+
+def _read_path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # shells leave the ~ of --flag=~/folder alone
+
+
+_KINDS = {
+    str: _Kind(str, "TEXT", "text"),
+    int: _Kind(int, "N", "a whole number such as 1000"),
+    float: _Kind(_read_float, "X", "a number such as 0.5 or 2e-4"),
+    bool: _Kind(_read_bool, "true|false", "true or false"),
+    Path: _Kind(_read_path, "PATH", "a path"),
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag as its dataclass declares it; `default` is MISSING where it is required."""
+
+    name: str
+    kind: type  # a key of _KINDS: what one value is
+    optional: bool
+    several: bool
+    choices: tuple[str, ...]
+    default: Any
+    help: str
+    metavar: str
+    group: str
+    positional: bool
+
+    @property
+    def required(self) -> bool:
+        """True if there is no value to fall back on."""
+        return self.default is MISSING
+
+    @property
+    def expected(self) -> str:
+        """What a value of this flag is, in words."""
+        words = enumerate_words(self.choices, "or") if self.choices else _KINDS[self.kind].expected
+        words += ", or several separated by commas" if self.several else ""
+        return words + ", or none" if self.optional else words
+
+    @property
+    def default_text(self) -> str:
+        """The default as one would write it after the flag."""
+        if isinstance(self.default, tuple):
+            return ",".join(map(str, self.default))
+        if isinstance(self.default, float):
+            return f"{self.default:g}"
+        is_word = self.default is None or isinstance(self.default, bool)
+        return str(self.default).lower() if is_word else str(self.default)
+
+    def read(self, raw: str | list[str], where: str) -> Any:
+        """The typed value of `raw`: text, or a list of texts from a file.
+
+        Raises:
+            UserError: it cannot be this flag's value; the message begins with `where`.
+        """
+        if isinstance(raw, list):
+            if not self.several:
+                raise UserError(f"{where} takes one value, not a list: {self.expected}")
+            return tuple(self._read_one(text, where) for text in raw)
+        if self.optional and raw in ("none", "None", "null"):
+            return None
+        if self.several:
+            return tuple(self._read_one(text.strip(), where) for text in raw.split(","))
+        return self._read_one(raw, where)
+
+    def _read_one(self, text: str, where: str) -> Any:
+        if not text:
+            raise UserError(f"{where} needs a value: {self.expected}")
+        if self.choices and text not in self.choices:
+            hint = suggestion(text, self.choices)
+            raise UserError(f"{where} expects {self.expected}, not '{text}'{hint}")
+        try:
+            return _KINDS[self.kind].read(text)
+        except ValueError:
+            raise UserError(f"{where} expects {self.expected}, not '{text}'") from None
+
+
+def flags_of(options: type) -> dict[str, Flag]:
+    """The flags of an options dataclass by name, in the order of its fields.
+
+    Raises:
+        TypeError: a field has a type that no flag can have.
+    """
+    hints = typing.get_type_hints(options)
+    flags: dict[str, Flag] = {}
+    group = "options"
+    for field in dataclasses.fields(options):
+        group = field.metadata.get("group") or group
+        flags[field.name] = _flag(field, hints[field.name], group)
+    return flags
+
+
+def _flag(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Flag:
+    optional = several = False
+    choices = field.metadata.get("choices", ())
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(hint) if member is not types.NoneType]
+        optional = len(members) < len(typing.get_args(hint))
+        hint = members[0] if len(members) == 1 else hint
+    if typing.get_origin(hint) is tuple:
+        several = True
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is typing.Literal:
+        choices = typing.get_args(hint)
+        hint = str
+    if hint not in _KINDS:
+        raise TypeError(f"field {field.name}: no flag can have the type {hint}")
+    default_metavar = "|".join(choices) or _KINDS[hint].metavar + (",…" if several else "")
+    return Flag(
+        name=field.name,
+        kind=hint,
+        optional=optional,
+        several=several,
+        choices=choices,
+        default=field.default,
+        help=field.metadata.get("help", ""),
+        metavar=field.metadata.get("metavar") or default_metavar,
+        group=group,
+        positional=field.metadata.get("positional", False),
+    )
+
+
+def enumerate_words(words: Iterable[object], joint: str) -> str:
+    """`a, b and c` for joint "and"."""
+    *head, last = [str(word) for word in words]
+    return f"{', '.join(head)} {joint} {last}" if head else last
+
+
+def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean --seed?`, or nothing where no known name comes near.
+
+    A misspelt name has one near neighbour. Another program's name for the thing (`batch_size`) has
+    none, but often shares a word with ours: then up to two of those.
+    """
+    words = set(name.split("_"))
+    near = {
+        other: SequenceMatcher(None, name.lower(), other.lower()).ratio()
+        + 0.2 * bool(words & set(other.split("_")))
+        for other in known
+    }
+    best = sorted((other for other in near if near[other] >= 0.6), key=lambda o: -near[o])[:2]
+    if best and near[best[0]] >= 0.85:
+        best = best[:1]
+    if not best:
+        return ""
+    return f"; did you mean {enumerate_words([prefix + other for other in best], 'or')}?"
+
+
+@dataclass(frozen=True)
+class _EveryCommand:
+    config: Path | None = option(
+        None,
+        help="YAML file of `name: value` lines for these flags; a flag wins over it",
+        metavar="FILE",
+        group="every command",
+    )
+
+
+CONFIG = flags_of(_EveryCommand)["config"]
