@@ -67,14 +67,19 @@ class ColorSpace:
             return rgb_to_lab(color.float() / 255)[:, 1:] / 110
         return color.float() / 127.5 - 1
 
+    def chroma(self, output: Tensor) -> Tensor:
+        """The a and b (CIE Lab) that the generator means: output as above → [B, 2, H, W]."""
+        if self.name == "lab":
+            return output.float() * 110
+        return rgb_to_lab((output.float() + 1) / 2)[:, 1:]
+
     def to_rgb(self, condition: Tensor, output: Tensor) -> Tensor:
         """The picture that the generator means: condition and output as above → sRGB.
 
         Returns [B, 3, H, W] in [0, 1]; colours outside of sRGB are clipped to it per channel.
         """
         if self.name == "lab":
-            lab = torch.cat([(condition.float() + 1) * 50, output.float() * 110], dim=1)
-            return lab_to_rgb(lab)
+            return lab_to_rgb(torch.cat([(condition.float() + 1) * 50, self.chroma(output)], dim=1))
         return ((output.float() + 1) / 2).clamp(0, 1)
 
 

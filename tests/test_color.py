@@ -82,6 +82,13 @@ def test_rgb_truth_comes_back_to_8_bits():
     assert torch.equal(to_8_bit(space.to_rgb(None, space.target(colors))), colors)
 
 
+@pytest.mark.parametrize("name", color.COLOR_SPACES)
+def test_chroma_of_the_truth_is_its_a_and_b(name):
+    space, colors = ColorSpace(name), colors_8_bit(step=51)
+    expected = color.rgb_to_lab(colors / 255)[:, 1:]
+    torch.testing.assert_close(space.chroma(space.target(colors)), expected, rtol=0, atol=1e-3)
+
+
 def test_no_chroma_gives_the_gray_photograph_back():
     space = ColorSpace("lab")
     rgb = space.to_rgb(space.condition(gray_levels()), torch.zeros(1, 2, 16, 16))
@@ -116,7 +123,16 @@ def test_color_is_computed_in_float32_under_autocast(name):
         assert torch.equal(a, b)
 
 
+def test_half_precision_input_is_computed_in_float32():
+    lab = color.rgb_to_lab(torch.rand(1, 3, 2, 2).bfloat16())
+    assert lab.dtype == torch.float32
+    assert color.lab_to_rgb(lab.half()).dtype == torch.float32
+
+
 def test_conversions_have_finite_gradients_at_black_and_out_of_gamut():
+    black = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    color.linear_to_srgb(black).sum().backward()
+    assert black.grad.isfinite().all()
     for image in (torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), -20.0)):
         image.requires_grad_()
         (color.lab_to_rgb(image).sum() + color.rgb_to_lab(image.clamp(0, 1)).sum()).backward()

@@ -68,11 +68,13 @@ def test_chroma_error_agrees_with_skimage_and_ignores_lightness(photographs):
 
 
 def test_colorfulness_by_hand():
-    # Half red, half blue. rg = 255, 0; yb = 127.5, -255: signed, so their means partly cancel.
-    rgb = torch.tensor([[1.0, 0, 0], [0, 0, 1]]).T.reshape(1, 3, 1, 2)
-    spread = math.hypot(127.5, 191.25)
-    offset = math.hypot(127.5, -63.75)
-    assert metrics.colorfulness(rgb).item() == pytest.approx(spread + 0.3 * offset)
+    # Red, green, blue: rg = 255, -255, 0 and yb = 127.5, 127.5, -255. Signed, so the means are 0.
+    spread = math.sqrt((2 * 255**2 + 2 * 127.5**2 + 255**2) / 3)
+    assert metrics.colorfulness(torch.eye(3).view(1, 3, 1, 3)).item() == pytest.approx(spread)
+    # All red: no spread, only the offset.
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    offset = math.hypot(255, 127.5)
+    assert metrics.colorfulness(red).item() == pytest.approx(0.3 * offset)
 
 
 def test_gray_has_no_colorfulness():

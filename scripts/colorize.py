@@ -1,0 +1,35 @@
+"""Colour photographs with a trained run: a file, a folder with its sub-folders, or a glob.
+
+python scripts/colorize.py --run_dir runs/first --photos "old photographs" --out colored
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pix2pix import cli
+from pix2pix.colorizer import Colorizer
+from pix2pix.photo_files import colorize_files, plan_outputs
+
+
+@dataclass(frozen=True)
+class ColorizeOptions:
+    """What to colour, with which run."""
+
+    run_dir: Path = cli.option(help="run directory of a training", metavar="DIR")
+    photos: Path = cli.option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
+    out: Path = cli.option(help="folder for the coloured photographs", metavar="DIR")
+
+
+def colorize(options: ColorizeOptions) -> int:
+    """Colours photographs of any size with a trained run; their names and sub-folders are kept.
+
+    Exits with status 1 if some could not be coloured; those are named, the others are done.
+    """
+    plan = plan_outputs(options.photos, options.out)
+    report = colorize_files(Colorizer.from_run(options.run_dir).colorize, plan)
+    print(report)
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    cli.main(colorize, ColorizeOptions)

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pix2pix import colorizer as colorizer_module
+from pix2pix.color import ColorSpace, rgb_to_lab
+from pix2pix.colorizer import Colorizer
+from pix2pix.networks import UNetGenerator, initialize
+from pix2pix.photo import luma
+
+
+class Painter(nn.Module):
+    """A generator that paints the same picture always, and remembers what it was given."""
+
+    def __init__(self, picture):
+        super().__init__()
+        self.picture = picture
+
+    def forward(self, condition):
+        self.condition = condition
+        return self.picture.expand(len(condition), -1, -1, -1)
+
+
+def paint_chroma(a, b, image_size=64):
+    """A Colorizer that gives every pixel the chroma (a, b)."""
+    picture = torch.tensor([a, b]).view(1, 2, 1, 1).expand(1, 2, image_size, image_size) / 110
+    return Colorizer(Painter(picture), ColorSpace("lab"), image_size)
+
+
+def untrained(name="lab"):
+    space = ColorSpace(name)
+    generator = UNetGenerator(1, space.output_channels, image_size=64, width=4)
+    initialize(generator, torch.Generator().manual_seed(0))
+    return Colorizer(generator, space, image_size=64)
+
+
+def photograph(size=(90, 70), seed=0):
+    """Smooth, of middle lightness, in RGB."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(60, 190, (5, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def lab_of(photo):
+    pixels = torch.from_numpy(np.array(photo.convert("RGB"))).permute(2, 0, 1)[None]
+    return rgb_to_lab(pixels / 255)[0]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (90, 70), (31, 200), (1, 1), (1, 300), (300, 1)])
+@pytest.mark.parametrize("name", ["lab", "rgb"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_any_size_comes_back_in_that_size_and_in_rgb(size, name, mode):
+    colored = untrained(name).colorize(photograph(size).convert(mode))
+    assert colored.size == size
+    assert colored.mode == "RGB"
+
+
+@pytest.mark.parametrize("name", ["lab", "rgb"])
+def test_full_resolution_lightness_is_kept(name):
+    photo = photograph((200, 150))
+    checkers = np.indices((150, 200)).sum(axis=0) % 2 * 40  # detail that no 64 px network sees
+    photo = Image.fromarray(np.array(photo) + checkers[..., None].astype(np.uint8))
+    colored = untrained(name).colorize(photo)
+    pixels = torch.from_numpy(np.array(colored))
+    in_gamut = ((pixels > 0) & (pixels < 255)).all(dim=2)
+    assert in_gamut.float().mean() > 0.9
+    difference = (lab_of(colored)[0] - lab_of(luma(photo))[0])[in_gamut].abs()
+    assert difference.max() < 0.5  # of 100; an 8-bit step of gray is about 0.4
+
+
+def test_the_chroma_that_was_painted_arrives():
+    lab = lab_of(paint_chroma(20.0, -15.0).colorize(photograph()))
+    assert lab[1].mean().item() == pytest.approx(20, abs=0.5)
+    assert lab[2].mean().item() == pytest.approx(-15, abs=0.5)
+
+
+def test_without_chroma_the_gray_photograph_comes_back():
+    photo = photograph()
+    colored = paint_chroma(0.0, 0.0).colorize(photo)
+    assert np.array_equal(np.array(colored), np.array(luma(photo).convert("RGB")))
+
+
+def test_chroma_lands_where_it_was_painted():
+    halves = torch.zeros(1, 2, 64, 64)
+    halves[:, 0, :, :32] = -0.2  # green at the left
+    halves[:, 0, :, 32:] = 0.2  # red at the right
+    colorizer = Colorizer(Painter(halves), ColorSpace("lab"), 64)
+    a = lab_of(colorizer.colorize(Image.new("L", (640, 30), 128)))[1]
+    assert a[:, :300].mean().item() == pytest.approx(-22, abs=0.5)
+    assert a[:, 340:].mean().item() == pytest.approx(22, abs=0.5)
+
+
+def test_rgb_generator_gives_its_chroma_and_not_its_lightness():
+    dark_red = torch.tensor([0.4, 0.1, 0.1]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    colorizer = Colorizer(Painter(dark_red * 2 - 1), ColorSpace("rgb"), 64)
+    lab = lab_of(colorizer.colorize(Image.new("L", (40, 40), 128)))
+    expected = rgb_to_lab(dark_red[:, :, :1, :1])[0, :, 0, 0]
+    torch.testing.assert_close(lab[1:, 5, 5], expected[1:], rtol=0, atol=0.6)
+    assert lab[0, 5, 5].item() == pytest.approx(53.6, abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["lab", "rgb"])
+def test_network_sees_the_gray_of_training(name):
+    space = ColorSpace(name)
+    painter = Painter(torch.zeros(1, space.output_channels, 64, 64))
+    photo = photograph((64, 64))
+    Colorizer(painter, space, 64).colorize(photo)
+    gray = torch.from_numpy(np.array(luma(photo)))[None, None]
+    assert torch.equal(painter.condition, space.condition(gray))
+
+
+def test_colors_of_the_photograph_are_not_looked_at():
+    photo = photograph()
+    colorizer = untrained()
+    colored = colorizer.colorize(photo)
+    assert np.array_equal(np.array(colored), np.array(colorizer.colorize(luma(photo))))
+
+
+def test_large_photographs_are_joined_in_strips_without_a_seam(monkeypatch):
+    photo, colorizer = photograph((333, 257)), untrained()
+    whole = np.array(colorizer.colorize(photo)).astype(int)
+    monkeypatch.setattr(colorizer_module, "STRIP_PIXELS", 333 * 10)
+    strips = np.array(colorizer.colorize(photo)).astype(int)
+    assert np.abs(whole - strips).max() <= 1
+    assert np.mean(whole != strips) < 1e-3
+
+
+def test_same_photograph_same_colors_whatever_was_colored_before():
+    colorizer = untrained()
+    first = np.array(colorizer.colorize(photograph()))
+    colorizer.colorize(photograph(seed=1))
+    torch.rand(3)
+    assert np.array_equal(np.array(colorizer.colorize(photograph())), first)
+
+
+def test_coloring_leaves_the_network_as_it_was():
+    colorizer = untrained()
+    before = {name: value.clone() for name, value in colorizer.generator.state_dict().items()}
+    colorizer.colorize(photograph())
+    after = colorizer.generator.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not colorizer.generator.training
