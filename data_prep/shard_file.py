@@ -13,9 +13,10 @@ from tarfile import BLOCKSIZE, USTAR_FORMAT, TarInfo
 
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
 from data_prep.photos import Photo, Source
+from pix2pix.durable import aside, publish, publish_aside
 from pix2pix.errors import UserError
 from pix2pix.photo import PhotoError
-from pix2pix.shards import COLOR, GRAY, Shard, aside, publish, publish_aside
+from pix2pix.shards import COLOR, GRAY, Shard
 
 
 @dataclass(frozen=True)

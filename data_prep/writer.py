@@ -24,6 +24,7 @@ from data_prep.shard_file import (
     read_sidecar,
 )
 from data_prep.workers import make_shards_in_parallel, own
+from pix2pix.durable import publish
 from pix2pix.errors import UserError
 from pix2pix.order import permutation
 from pix2pix.shards import (
@@ -31,7 +32,6 @@ from pix2pix.shards import (
     Manifest,
     Split,
     check_shard,
-    publish,
     read_manifest,
     write_manifest,
 )

@@ -19,8 +19,9 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemReader, 
 
 from pix2pix.config import TrainConfig
 from pix2pix.distributed import Distributed
+from pix2pix.durable import flush, publish_json
 from pix2pix.errors import UserError
-from pix2pix.run_directory import RunDirectory, sync_directory, versions, write_json
+from pix2pix.run_directory import RunDirectory, versions
 from pix2pix.state import TrainState, build_generator
 
 # A single process is no mistake. The save runs in a thread of torch's, so no context would do.
@@ -120,10 +121,9 @@ class Checkpointer:
         if not self.distributed.is_main:
             return
         sizes = {path.name: path.stat().st_size for path in sorted(partial.glob("*.distcp"))}
-        write_json(partial / STATE_FILE, facts | {"bytes": sizes})
-        sync_directory(partial)
+        publish_json(partial / STATE_FILE, facts | {"bytes": sizes})
         partial.rename(final)
-        sync_directory(self.root)
+        flush(self.root)
         for old in complete_checkpoints(self.root)[self.keep :]:
             shutil.rmtree(old)
 
@@ -143,13 +143,22 @@ def complete_checkpoints(root: Path) -> list[Path]:
     return [path for path in sorted(root.glob("step_*"), reverse=True) if _is_complete(path)]
 
 
-def load_generator(run_dir: Path) -> tuple[nn.Module, TrainConfig, int]:
-    """The best generator of a run's newest checkpoint, on the CPU; its configuration and step.
+def newest_checkpoint(run_dir: Path) -> Path:
+    """The newest complete checkpoint of a run. Raises UserError where there is none."""
+    run = RunDirectory(run_dir)
+    run.read_config()
+    checkpoints = complete_checkpoints(run.checkpoints)
+    if not checkpoints:
+        raise UserError(f"{run_dir} has no checkpoint yet; train it first, or a little longer")
+    return checkpoints[0]
 
-    The averaged weights where the run averages. Raises UserError where there is no run, or no
-    checkpoint yet.
+
+def load_generator(run_dir: Path, path: Path) -> tuple[nn.Module, TrainConfig, int]:
+    """The best generator of a run's checkpoint `path`, on the CPU; its configuration and step.
+
+    The averaged weights where the run averages.
     """
-    config, path = _newest_of_run(run_dir)
+    config = RunDirectory(run_dir).read_config()
     generator = build_generator(config)
     name = "generator_average" if config.ema_decay > 0 else "generator"
     _read_into({name: generator.state_dict()}, path)
@@ -162,7 +171,7 @@ def restore_networks(run_dir: Path, config: TrainConfig, state: TrainState) -> P
 
     Returns the checkpoint that was read. Raises UserError where the networks differ.
     """
-    theirs, path = _newest_of_run(run_dir)
+    theirs, path = RunDirectory(run_dir).read_config(), newest_checkpoint(run_dir)
     for name in NETWORK_FIELDS:
         if getattr(theirs, name) != getattr(config, name):
             raise UserError(
@@ -178,15 +187,6 @@ def restore_networks(run_dir: Path, config: TrainConfig, state: TrainState) -> P
         for mine, read in zip(average.values(), values["generator"].values(), strict=True):
             mine.copy_(read)
     return path
-
-
-def _newest_of_run(run_dir: Path) -> tuple[TrainConfig, Path]:
-    run = RunDirectory(run_dir)
-    config = run.read_config()
-    checkpoints = complete_checkpoints(run.checkpoints)
-    if not checkpoints:
-        raise UserError(f"{run_dir} has no checkpoint yet; train it first, or a little longer")
-    return config, checkpoints[0]
 
 
 def _read_into(values: dict[str, Any], path: Path) -> None:

@@ -1,10 +1,13 @@
 """A trained generator as a thing that colours photographs of any size."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pix2pix.checkpoint import load_generator, newest_checkpoint
 from pix2pix.color import ColorSpace, lab_to_rgb, lightness
 from pix2pix.photo import luma
 
@@ -31,6 +34,16 @@ class Colorizer:
         self.color_space = color_space
         self.image_size = image_size
         self.device = torch.device(device)
+
+    @classmethod
+    def from_run(cls, run_dir: Path) -> "Colorizer":
+        """The newest checkpoint of a training, averaged weights where it averages.
+
+        On a GPU where there is one. Raises UserError where there is no run or no checkpoint.
+        """
+        generator, config, _ = load_generator(run_dir, newest_checkpoint(run_dir))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(generator, ColorSpace(config.color_space), config.image_size, device)
 
     def colorize(self, photo: Image.Image) -> Image.Image:
         """Colour a photograph, upright and in mode "L" or "RGB", whose own colours are not seen.

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import FrameType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -71,8 +71,7 @@ class Distributed:
         """
         if self.world_size == 1:
             return None
-        group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=self._timeout)
-        return group
+        return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self._timeout))
 
     def parallel(self, module: nn.Module) -> nn.Module:
         """`module` on the device, wrapped so that backward averages gradients over the ranks."""

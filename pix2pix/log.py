@@ -15,6 +15,7 @@ from torchvision.io import encode_png
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from pix2pix.durable import publish
 from pix2pix.run_directory import RunDirectory
 
 BAR_COLUMNS = 80
@@ -93,10 +94,8 @@ class RunLog:
         sheet = make_grid(rows.flatten(end_dim=1).cpu().float(), nrow=rows.shape[1], padding=2)
         pixels = (sheet * 255).round().clamp(0, 255).to(torch.uint8)
         self.run.samples.mkdir(exist_ok=True)
-        path = self.run.samples / f"step_{step:09d}.png"
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(encode_png(pixels).numpy().tobytes())
-        partial.replace(path)
+        png = encode_png(pixels).numpy().tobytes()
+        publish(self.run.samples / f"step_{step:09d}.png", png)
         self._board.add_image("samples/gray, colorized, truth", pixels, step)
 
 
@@ -119,6 +118,4 @@ def _drop_records_after(path: Path, step: int) -> None:
             continue  # a killed run may leave half a line
         if record["step"] <= step:
             kept.append(line + "\n")
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)
+    publish(path, "".join(kept).encode())

@@ -1,14 +1,13 @@
 """The run directory: where everything of one training lies, and whose training it is."""
 
 import json
-import os
 import platform
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pix2pix.config import TrainConfig
+from pix2pix.durable import publish_json
 from pix2pix.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
@@ -51,7 +50,7 @@ class RunDirectory:
                 "shards_digest": shards_digest,
                 "versions": versions(),
             }
-            write_json(self.config_file, content)
+            publish_json(self.config_file, content)
         except OSError as error:
             raise UserError(f"can't write to run_dir {self.root}: {error.strerror}") from error
         return changes
@@ -84,28 +83,3 @@ def versions() -> dict[str, str]:
     """Python and the packages that decide about numbers."""
     found: dict[str, str] = {"python": platform.python_version()}
     return found | {name: metadata.version(name) for name in PACKAGES}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write aside, flush, rename: the file is complete or absent."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename in `path` durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """`content` as indented JSON, complete or absent."""
-    write_atomically(path, json.dumps(content, indent=2) + "\n")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pix2pix.durable import publish
 from pix2pix.errors import UserError
 
 FORMAT = "pix2pix-shards"
@@ -190,28 +191,6 @@ def index_shard(path: Path) -> ShardIndex:
     return ShardIndex(tuple(places), *pictures)
 
 
-def aside(path: Path) -> Path:
-    """Where to write what will be `path`: same folder, hidden, told apart by process."""
-    return path.parent / f".{path.name}.{os.getpid()}.tmp"
-
-
-def publish(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, complete or not at all, also over a loss of power."""
-    try:
-        aside(path).write_bytes(data)
-        publish_aside(path)
-    except BaseException:
-        aside(path).unlink(missing_ok=True)
-        raise
-
-
-def publish_aside(path: Path) -> None:
-    """Make the finished file `aside(path)` durable, then rename it to `path`."""
-    _flush(aside(path))
-    os.replace(aside(path), path)
-    _flush(path.parent)  # the rename itself
-
-
 def _parse(name: str, split: Mapping[str, Any]) -> Split:
     shards = tuple(Shard(**shard) for shard in split["shards"])
     return Split(name, shards, dict(split["prep"]), dict(split["rejected"]))
@@ -253,11 +232,3 @@ def _parse_header(path: Path, header: bytes) -> tuple[str, int, bytes]:
     if not name or header[257:262] != b"ustar" or kind not in b"0\0005xg":
         raise UserError(f"the file {path} is no plain tar; make the shards again")
     return f"{prefix}/{name}" if prefix else name, size, kind
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

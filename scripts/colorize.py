@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pix2pix import cli
-from pix2pix.colorizer import Colorizer
 from pix2pix.photo_files import colorize_files, plan_outputs
 
 
@@ -25,6 +24,8 @@ def colorize(options: ColorizeOptions) -> int:
 
     Exits with status 1 if some could not be coloured; those are named, the others are done.
     """
+    from pix2pix.colorizer import Colorizer  # heavy: only when the work starts
+
     plan = plan_outputs(options.photos, options.out)
     report = colorize_files(Colorizer.from_run(options.run_dir).colorize, plan)
     print(report)

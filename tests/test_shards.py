@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pix2pix.durable import publish
 from pix2pix.errors import UserError
 from pix2pix.shards import (
     Manifest,
@@ -16,7 +17,6 @@ from pix2pix.shards import (
     Split,
     index_shard,
     open_split,
-    publish,
     read_manifest,
     write_manifest,
 )

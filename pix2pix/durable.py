@@ -1,0 +1,43 @@
+"""A thing on disk is complete or absent: written aside, flushed, renamed."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def aside(path: Path) -> Path:
+    """Where to write what will be `path`: same folder, hidden, told apart by process."""
+    return path.parent / f".{path.name}.{os.getpid()}.tmp"
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, complete or not at all, also over a loss of power."""
+    try:
+        aside(path).write_bytes(data)
+        publish_aside(path)
+    except BaseException:
+        aside(path).unlink(missing_ok=True)
+        raise
+
+
+def publish_aside(path: Path) -> None:
+    """Make the finished file `aside(path)` durable, then rename it to `path`."""
+    flush(aside(path))
+    os.replace(aside(path), path)
+    flush(path.parent)  # the rename itself
+
+
+def publish_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Put `content` at `path` as indented JSON, complete or not at all."""
+    publish(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def flush(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
