@@ -29,6 +29,7 @@ EXTRAS = {
         "ruff>=0.8",
         "mypy>=1.13",
         "types-PyYAML",
+        "build>=1.2",  # tests build the wheel and look into it
         "pre-commit>=4.0",
     ],
 }
@@ -40,6 +41,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*"]),
+    package_data={"pix2pix": ["py.typed"], "data_prep": ["py.typed"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

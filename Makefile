@@ -1,0 +1,66 @@
+# What to do here; `make` alone lists it. Everything runs in $(VENV), which is made when it is missing:
+#   make test VENV=/some/venv      shares an environment between checkouts
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses auto
+
+# A shared environment may hold the editable install of another checkout: this one's code goes first.
+export PYTHONPATH := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # two installations into one environment would damage it
+
+include demo.mk
+
+.PHONY: help
+help:
+	@echo "make demo      train on sample photographs and look at the result"
+	@echo "make test      run the tests that need nothing but Python"
+	@echo "make test-all  run these, and those of launcher, wheel and documentation"
+	@echo "make lint      check style and format"
+	@echo "make type      check types"
+	@echo "make board     show the curves and pictures of every run in runs/"
+	@echo "make clean     remove caches and builds; environment and runs stay"
+
+.PHONY: test test-system test-all
+test: $(VENV)/.installed-dev
+	$(PYTEST) -m "not system"
+
+test-system: $(VENV)/.installed-dev
+	$(PYTEST) -m system
+
+test-all: test test-system
+
+.PHONY: lint type
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+.PHONY: board
+board: $(VENV)/.installed-demo
+	$(BIN)/tensorboard --logdir runs
+
+.PHONY: clean
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find pix2pix data_prep scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says which extras of setup.py are installed.
+$(VENV)/.installed-demo: EXTRAS := demo
+$(VENV)/.installed-dev: EXTRAS := demo,dev
+$(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
+	@echo "installing PyTorch and the rest into $(VENV): 5.5 GB, a minute or more ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	@touch $@
+
+# Some systems ship Python without ensurepip: then the system's pip puts one into the environment.
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { echo "error: \
+	'$(PYTHON)' is no Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if $(PYTHON) -c "import ensurepip" 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
+	$(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; fi
