@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -107,7 +106,8 @@ def check_image_size(split: Split, image_size: int) -> None:
         )
 
 
-class Cut(NamedTuple):
+@dataclass(frozen=True)
+class Cut:
     """A sample and the square to cut from it: top and left in [0, 1], mirrored if flip ≥ 0.5."""
 
     shard: int
@@ -246,8 +246,12 @@ class BatchStream:
             started = time.perf_counter()
             try:
                 batch = next(self._batches)
-            except RuntimeError as error:  # torch's word for a worker that died
-                self.broken = f"{error}; lower --num_workers or free memory"
+            except (RuntimeError, EOFError, ConnectionError) as error:
+                # Torch's words for a worker that died, by what it was just doing.
+                self.broken = (
+                    f"a loader worker died ({error or 'no message'}); often memory ran out: lower "
+                    "--num_workers and run the same command again"
+                )
             else:
                 self.broken = batch.broken
                 self._last = self._to_device(batch)

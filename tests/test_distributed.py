@@ -22,8 +22,7 @@ def distributed():
 def exchange_flags():
     me = distributed()
     agreement = Agreement(me)
-    told = [agreement.exchange(step == 2 and me.rank == 1, step == 4) for step in range(6)]
-    return told
+    return [agreement.exchange(step == 2 and me.rank == 1, step == 4) for step in range(6)]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
