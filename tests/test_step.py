@@ -13,6 +13,8 @@ from pix2pix.state import build_state
 from pix2pix.step import AdversarialStep, StepMetrics, default_precision
 
 CPU = torch.device("cpu")
+# Mixed precision is another code path on each device: tested on every device that there is.
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 VALUES = {
     "shards": "shards",
     "run_dir": "run",
@@ -32,9 +34,9 @@ def batch_of(count: int = 4, seed: int = 0) -> Batch:
     return Batch(color[:, :1].clone(), color, flip, tuple(f"s/{i}" for i in range(count)))
 
 
-def build(precision="no", rank=0, **changes):
+def build(precision="no", rank=0, device="cpu", **changes):
     config = TrainConfig(**(VALUES | changes))
-    state = build_state(config, CPU, fp16=precision == "fp16")
+    state = build_state(config, torch.device(device), fp16=precision == "fp16")
     step = AdversarialStep(config, state, state.generator, state.discriminator, precision, rank)
     return config, state, step
 
@@ -43,7 +45,8 @@ def lower_scales(state, scale=2.0**6):
     """As a scaler would after some steps: at its first scale, λ = 100 overflows fp16."""
     for scaler in (state.generator_scaler, state.discriminator_scaler):
         if scaler.is_enabled():
-            scaler._lazy_init_scale_growth_tracker(CPU)
+            device = next(state.generator.parameters()).device
+            scaler._lazy_init_scale_growth_tracker(device)
             scaler._scale.fill_(scale)
 
 
@@ -92,13 +95,15 @@ def test_discriminator_pass_leaves_the_generator_unchanged_and_without_gradients
     ids=str,
 )
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
-def test_every_parameter_of_both_networks_moves(changes, precision):
-    _, state, step = build(precision, **changes)
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_parameter_of_both_networks_moves(changes, precision, device):
+    _, state, step = build(precision, device=device, **changes)
     lower_scales(state)
     before = {name: weights(network) for name, network in state.networks().items()}
-    slices = [batch_of(2, seed) for seed in range(2)]
+    slices = [batch_of(2, seed).to(torch.device(device)) for seed in range(2)]
+    whole = [batch_of().to(torch.device(device))]
     for _ in range(2):
-        metrics = step(slices if "grad_accumulation_steps" in changes else [batch_of()])
+        metrics = step(slices if "grad_accumulation_steps" in changes else whole)
     assert metrics.skipped_updates == 0
     for name, network in state.networks().items():
         for parameter, value in network.named_parameters():
@@ -191,18 +196,19 @@ def test_accumulation_counts_running_statistics_once():
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
-def test_a_gradient_that_is_not_finite_leaves_the_state_as_it_was(precision):
-    _, state, step = build(precision, norm="batch", ema_decay=0.0)
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_gradient_that_is_not_finite_leaves_the_state_as_it_was(precision, device):
+    _, state, step = build(precision, device=device, norm="batch", ema_decay=0.0)
     lower_scales(state)
-    step([batch_of()])
-    step([batch_of()])
+    batch = batch_of().to(torch.device(device))
+    step([batch])
+    step([batch])
     before = {name: weights(network) for name, network in state.networks().items()}
     moments = copy.deepcopy(state.generator_optimizer.state_dict()["state"])
     original = step.color_space.__class__.condition
-    poisoned = batch_of()
     try:
         step.color_space.__class__.condition = lambda self, gray: original(self, gray) * torch.nan
-        metrics = step([poisoned])
+        metrics = step([batch])
     finally:
         step.color_space.__class__.condition = original
     assert metrics.skipped_updates == 2
@@ -210,15 +216,16 @@ def test_a_gradient_that_is_not_finite_leaves_the_state_as_it_was(precision):
         assert same(before[name], network.state_dict()), name
     after = state.generator_optimizer.state_dict()["state"]
     assert all(torch.equal(moments[i][k], after[i][k]) for i in moments for k in moments[i])
-    assert step([batch_of()]).skipped_updates == 0
+    assert step([batch]).skipped_updates == 0
 
 
-def test_fp16_overflow_lowers_the_scale_of_that_network_only():
-    _, state, step = build("fp16")
+@pytest.mark.parametrize("device", DEVICES)
+def test_fp16_overflow_lowers_the_scale_of_that_network_only(device):
+    _, state, step = build("fp16", device=device)
     lower_scales(state)
     state.generator_scaler._scale.fill_(2.0**40)
     before = weights(state.generator)
-    metrics = step([batch_of()])
+    metrics = step([batch_of().to(torch.device(device))])
     assert metrics.skipped_updates == 1
     assert state.generator_scaler.get_scale() == 2.0**39
     assert state.discriminator_scaler.get_scale() == 2.0**6
