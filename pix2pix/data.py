@@ -5,6 +5,7 @@ loader has no state: asked for step s it gives step s.
 """
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
-from pix2pix.order import SampleOrder, Samples, evaluation_samples, slice_positions, uniforms
+from pix2pix.order import SampleOrder, evaluation_samples, slice_positions, uniforms
 from pix2pix.reader import ShardReader
 from pix2pix.shards import Split
 
@@ -105,6 +106,17 @@ def check_image_size(split: Split, image_size: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A sample and the square to cut from it: top and left in [0, 1], mirrored if flip ≥ 0.5."""
+
+    shard: int
+    index: int
+    top: float
+    left: float
+    flip: float
+
+
 class TrainSlices(Dataset[Batch]):
     """Accumulation slice number i of this rank, counted from the start of the training."""
 
@@ -117,25 +129,25 @@ class TrainSlices(Dataset[Batch]):
         self.order = SampleOrder(counts, config.seed, config.window_shards)
         self.side = crop_size(reader.split.short_side)
 
-    def samples(self, number: int) -> Samples:
-        """Which samples slice `number` holds."""
+    def cuts(self, number: int) -> list[Cut]:
+        """Which samples slice `number` holds and how each is cut and mirrored; reads nothing."""
         parts = self.config.grad_accumulation_steps
         step, part = divmod(number, parts)
-        return self.order.samples(
-            slice_positions(step, self.rank, self.world_size, part, parts, self.config.global_batch)
+        positions = slice_positions(
+            step, self.rank, self.world_size, part, parts, self.config.global_batch
         )
-
-    def __getitem__(self, number: int) -> Batch:
-        """Decode slice `number` (reads shards)."""
-        samples = self.samples(number)
+        samples = self.order.samples(positions)
         rows = zip(
             samples.epoch.tolist(), samples.shard.tolist(), samples.index.tolist(), strict=True
         )
-        cuts = [
-            (shard, index, *uniforms(3, "augment", self.config.seed, epoch, shard, index).tolist())
+        return [
+            Cut(shard, index, *uniforms(3, "augment", self.config.seed, epoch, shard, index))
             for epoch, shard, index in rows
         ]
-        return _read_batch(self.reader, cuts, self.side)
+
+    def __getitem__(self, number: int) -> Batch:
+        """Decode slice `number` (reads shards)."""
+        return _read_batch(self.reader, self.cuts(number), self.side)
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -154,11 +166,8 @@ class EvaluationBatches(Dataset[Batch]):
         """Decode batch `number` (reads shards)."""
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         places = zip(self.mine.shard[part].tolist(), self.mine.index[part].tolist(), strict=True)
-        cuts = [(shard, index, 0.5, 0.5, 0.0) for shard, index in places]
+        cuts = [Cut(shard, index, top=0.5, left=0.5, flip=0.0) for shard, index in places]
         return _read_batch(self.reader, cuts, self.reader.split.short_side)
-
-
-Cut = tuple[int, int, float, float, float]  # shard, index, top and left in [0, 1], flip if >= 0.5
 
 
 def _read_batch(reader: ShardReader, cuts: list[Cut], side: int) -> Batch:
@@ -168,10 +177,10 @@ def _read_batch(reader: ShardReader, cuts: list[Cut], side: int) -> Batch:
     keys: list[str] = []
     broken = None
     try:
-        for row, (shard, index, top, left, _) in enumerate(cuts):
-            key, gray_pixels, color_pixels = reader.read(shard, index)
+        for row, cut in enumerate(cuts):
+            key, gray_pixels, color_pixels = reader.read(cut.shard, cut.index)
             height, width = gray_pixels.shape[1:]
-            y, x = round(top * (height - side)), round(left * (width - side))
+            y, x = round(cut.top * (height - side)), round(cut.left * (width - side))
             if y < 0 or x < 0:
                 raise UserError(f"broken sample {key}: {width}×{height} px, side {side} expected")
             square = np.s_[:, y : y + side, x : x + side]
@@ -180,7 +189,7 @@ def _read_batch(reader: ShardReader, cuts: list[Cut], side: int) -> Batch:
             keys.append(key)
     except UserError as error:
         broken = str(error)
-    flip = torch.tensor([flip >= 0.5 for *_, flip in cuts])
+    flip = torch.tensor([cut.flip >= 0.5 for cut in cuts])
     return Batch(gray.permute(0, 3, 1, 2), color.permute(0, 3, 1, 2), flip, tuple(keys), broken)
 
 
@@ -213,7 +222,7 @@ class BatchStream:
             worker_init_fn=_leave_signals_to_the_trainer,
             prefetch_factor=4 if num_workers else None,
         )
-        self._batches: Iterator[Batch] | None = iter(self._loader)
+        self._batches: Iterator[Batch] | None = _without_interruptions(self._loader)
 
     def __enter__(self) -> "BatchStream":
         return self
@@ -237,8 +246,12 @@ class BatchStream:
             started = time.perf_counter()
             try:
                 batch = next(self._batches)
-            except RuntimeError as error:  # torch's word for a worker that died
-                self.broken = f"{error}; lower --num_workers or free memory"
+            except (RuntimeError, EOFError, ConnectionError) as error:
+                # Torch's words for a worker that died, by what it was just doing.
+                self.broken = (
+                    f"a loader worker died ({error or 'no message'}); often memory ran out: lower "
+                    "--num_workers and run the same command again"
+                )
             else:
                 self.broken = batch.broken
                 self._last = self._to_device(batch)
@@ -258,6 +271,18 @@ class BatchStream:
         for tensor in (batch.gray, batch.color, batch.flip):
             tensor.record_stream(current)
         return batch
+
+
+def _without_interruptions(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Start the workers, but let a dead one be an error of `next` only.
+
+    torch would raise it out of a SIGCHLD handler, anywhere in the midst of a step.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+    return batches
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:

@@ -58,6 +58,14 @@ class Distributed:
         is_gpu = self.device.type == "cuda"
         return torch.cuda.get_device_name(self.device) if is_gpu else self.device.type
 
+    def loader_workers(self, wanted: int | None = None) -> int:
+        """How many processes decode for this rank: `wanted`, or what suits the machine."""
+        if wanted is not None:
+            return wanted
+        if self.device.type == "cpu":
+            return 1  # more would take cores from the networks, and one keeps up with them
+        return max(1, min(8, num_cores() // self.local_world_size - 1))
+
     def say(self, text: str) -> None:
         """Print a line, once."""
         if self.is_main:

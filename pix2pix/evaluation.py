@@ -52,7 +52,7 @@ def evaluate(
     image_size: int,
     distributed: Distributed,
     batch_size: int = 16,
-    num_workers: int = 2,
+    num_workers: int | None = None,
 ) -> dict[str, dict[str, float]]:
     """Mean of each metric over the whole split, for each prediction, on every rank.
 
@@ -61,10 +61,10 @@ def evaluate(
     """
     check_image_size(reader.split, image_size)
     mine = EvaluationBatches(reader, distributed.rank, distributed.world_size, batch_size)
-    numbers = range(len(mine))
+    numbers, workers = range(len(mine)), distributed.loader_workers(num_workers)
     sums: dict[str, dict[str, Tensor]] = {}
     error = None
-    with BatchStream(mine, numbers, distributed.device, num_workers) as stream:
+    with BatchStream(mine, numbers, distributed.device, workers) as stream:
         try:
             for batch in stream:
                 gray, color = resize(batch.gray, image_size), resize(batch.color, image_size)
@@ -85,7 +85,7 @@ def evaluate_run(
     split: str,
     distributed: Distributed,
     batch_size: int = 16,
-    num_workers: int = 2,
+    num_workers: int | None = None,
 ) -> dict[str, Any]:
     """The report on a run's newest checkpoint: its metrics, those of the gray baseline, and how.
 

@@ -4,7 +4,6 @@ import json
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from pix2pix.config import TrainConfig
 from pix2pix.durable import publish_json
@@ -26,7 +25,7 @@ class RunDirectory:
 
     def read_config(self) -> TrainConfig:
         """The configuration of the run. Raises UserError where there is none."""
-        return TrainConfig.from_json(self._read()["config"])
+        return self._read()[0]
 
     def claim(self, config: TrainConfig, shards_digest: str) -> list[str]:
         """Make the directory this training's, or go on in it; call it on one rank.
@@ -55,28 +54,35 @@ class RunDirectory:
             raise UserError(f"can't write to run_dir {self.root}: {error.strerror}") from error
         return changes
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> tuple[TrainConfig, str]:
+        """The configuration and the digest of the shards that `claim` wrote."""
         try:
-            content: dict[str, Any] = json.loads(self.config_file.read_text())
+            content = json.loads(self.config_file.read_text())
+            fields, digest = dict(content["config"]), str(content["shards_digest"])
         except FileNotFoundError:
             raise UserError(f"{self.root} is no run directory (no config.json in it)") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"can't read {self.config_file}: {error}") from error
-        return content
+        except OSError as error:
+            raise UserError(f"can't read {self.config_file}: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{self.config_file} is damaged; copy it from another run of the same "
+                "configuration, or choose another --run_dir"
+            ) from error
+        return TrainConfig.from_json(fields), digest
 
     def _compare(self, config: TrainConfig, shards_digest: str) -> list[str]:
-        content = self._read()
-        theirs = TrainConfig.from_json(content["config"])
+        theirs, their_digest = self._read()
         identity, free = config.differences(theirs)
         rows = [f"{name}: {old!r} there, {new!r} here" for name, (new, old) in identity.items()]
-        if content["shards_digest"] != shards_digest:
+        if their_digest != shards_digest:
             rows.append("shards: the photographs in the train split are others")
         if rows:
             raise UserError(
                 f"{self.root} belongs to another training ({'; '.join(rows)}); "
                 "choose another --run_dir, or give the same values to go on"
             )
-        return [f"{name}: {old!r} → {new!r}" for name, (new, old) in free.items()]
+        free.pop("run_dir", None)  # a run may be moved
+        return [f"{name}: {old} → {new}" for name, (new, old) in free.items()]
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from pix2pix.data import (
     crop_size,
     resize,
 )
-from pix2pix.distributed import Agreement, Distributed, StopRequest, num_cores
+from pix2pix.distributed import Agreement, Distributed, StopRequest
 from pix2pix.errors import UserError
 from pix2pix.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.log import RunLog, peak_memory_gib
@@ -85,7 +85,7 @@ class Trainer:
         self.color_space = ColorSpace(config.color_space)
         self.state = build_state(config, distributed.device, fp16=precision == "fp16")
         self.checkpointer = Checkpointer(self.run.checkpoints, config.keep_checkpoints, distributed)
-        distributed.on_main(partial(_check_free_disk, self.run.root, self.state.num_bytes))
+        distributed.on_main(partial(check_free_disk, self.run.root, self.state.num_bytes))
         self.step = self._parallel_step(precision)
         self._restore()
         self.agreement = Agreement(distributed)
@@ -210,9 +210,7 @@ class Trainer:
         )
         parts = self.config.grad_accumulation_steps
         numbers = range(self.state.step * parts, self.total_steps * parts)
-        workers = self.config.num_workers
-        if workers is None:
-            workers = _default_workers(self.distributed)
+        workers = self.distributed.loader_workers(self.config.num_workers)
         return BatchStream(slices, numbers, self.distributed.device, workers)
 
     def _open_log(self) -> RunLog:
@@ -279,16 +277,11 @@ def _open_readers(root: Path, distributed: Distributed) -> tuple[ShardReader, Sh
     return ShardReader(root, train), ShardReader(root, validation)
 
 
-def _check_free_disk(root: Path, num_bytes: int) -> None:
+def check_free_disk(root: Path, num_bytes: int) -> None:
+    """Raise UserError unless two checkpoints of `num_bytes` fit on the disk of `root`."""
     free = shutil.disk_usage(root).free
     if free < 2 * num_bytes:  # the next checkpoint is written before the last one goes
         raise UserError(
             f"{root} has {free / 2**30:.1f} GiB free, but two checkpoints need "
             f"{2 * num_bytes / 2**30:.1f} GiB; make room or choose another --run_dir"
         )
-
-
-def _default_workers(distributed: Distributed) -> int:
-    cores = num_cores() // distributed.local_world_size
-    # On a CPU the decoders take cores from the training itself, and one of them suffices.
-    return max(1, min(8, cores - 1)) if distributed.device.type == "cuda" else 1

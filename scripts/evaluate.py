@@ -18,7 +18,9 @@ class EvaluateOptions:
     split: str = cli.option("val", help="split of the shards to measure on", metavar="NAME")
     out: Path = cli.option(help="report to write, JSON", metavar="FILE")
     batch_size: int = cli.option(16, help="photographs at a time on each process")
-    num_workers: int = cli.option(2, help="loader processes of each process")
+    num_workers: int | None = cli.option(
+        None, help="loader processes of each process; none: by the cores"
+    )
 
 
 def evaluate(options: EvaluateOptions) -> int:

@@ -1,14 +1,16 @@
 """Promises of a training: resumes bit-equal, stops together, says what is wrong once."""
 
 import json
+import shutil
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
-from pix2pix.trainer import Trainer
+from pix2pix.trainer import Trainer, check_free_disk
 from tests.ranks import run_ranks
 from tests.training import fit, tiny_config
 
@@ -159,16 +161,19 @@ def test_a_checkpoint_never_holds_what_a_broken_sample_touched(tiny_shards, tmp_
     assert saved == [f"step_{step:09d}" for step in range(1, first_bad + 1)][-3:]
 
 
-def test_every_step_is_logged_once_also_over_a_resume(tiny_shards, tmp_path):
-    half = tiny_config(tiny_shards, tmp_path / "run", total_steps=3)
-    run_ranks(fit, 1, half)
-    (tmp_path / "run" / "metrics.jsonl").open("a").write('{"step": 4, "stale": 1}\n{"step": 5, "ha')
-    run_ranks(fit, 1, tiny_config(tiny_shards, tmp_path / "run", total_steps=5))
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+def test_every_step_is_logged_once_also_over_a_resume_from_an_older_step(tiny_shards, tmp_path):
+    run = tmp_path / "run"
+    run_ranks(fit, 1, tiny_config(tiny_shards, run, total_steps=3, checkpoint_every=2))
+    shutil.rmtree(run / "checkpoints" / "step_000000003")  # as if killed before it was saved
+    (run / "metrics.jsonl").open("a").write('{"step": 4, "ha')  # and in the midst of a line
+    resumed = run_ranks(fit, 1, tiny_config(tiny_shards, run, total_steps=5))[0]
+    assert resumed["first_step"] == 2
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [record["step"] for record in records if "loss/generator_l1" in record]
     assert steps == [1, 2, 3, 4, 5]
-    assert not any("stale" in record for record in records)
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("loss/generator_l1")] == steps
     wanted = {
         "loss/discriminator",
         "discriminator/real",
@@ -204,3 +209,10 @@ def test_a_folder_of_other_things_is_no_run_directory(tiny_shards, tmp_path):
     (tmp_path / "photos" / "aunt.jpg").write_bytes(b"dear")
     message = run_ranks(error_of, 1, tiny_config(tiny_shards, tmp_path / "photos"))[0]
     assert "choose another --run_dir" in message
+
+
+def test_a_disk_too_full_for_two_checkpoints_is_an_error_before_training(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    check_free_disk(tmp_path, free // 3)
+    with pytest.raises(UserError, match="GiB free, but two checkpoints need"):
+        check_free_disk(tmp_path, free)

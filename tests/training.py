@@ -36,8 +36,7 @@ def fit(config: TrainConfig, stop_after: int | None = None) -> dict[str, Any]:
 
     stop_after: this rank gets a SIGTERM in the first step at or after this one.
     """
-    distributed = Distributed(timeout_minutes=1, num_threads=1)
-    trainer = Trainer(config, distributed)
+    trainer = trainer_of(config)
     first_step, keys = trainer.state.step, []
     step = trainer.step
 
@@ -49,8 +48,8 @@ def fit(config: TrainConfig, stop_after: int | None = None) -> dict[str, Any]:
 
     trainer.step = watched  # type: ignore[assignment]
     outcome = trainer.fit()
-    digests = state_digests(trainer)
-    distributed.shutdown()
+    digests = tensor_digests({"state": trainer.state.state_dict()})
+    trainer.distributed.shutdown()
     return {
         "outcome": outcome.value,
         "first_step": first_step,
@@ -60,17 +59,18 @@ def fit(config: TrainConfig, stop_after: int | None = None) -> dict[str, Any]:
     }
 
 
-def state_digests(trainer: Trainer) -> dict[str, str]:
-    """SHA-256 of each tensor in the state of this rank: equal digests are bit-equal tensors."""
+def trainer_of(config: TrainConfig) -> Trainer:
+    """This rank's trainer, its state restored; one thread, or tests would crowd each other."""
+    return Trainer(config, Distributed(timeout_minutes=1, num_threads=1))
+
+
+def tensor_digests(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """SHA-256 of each tensor in nested dicts, by dotted name: equal digests, equal bits."""
     digests: dict[str, str] = {}
-
-    def visit(name: str, value: Any) -> None:
-        if isinstance(value, torch.Tensor):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            digests |= tensor_digests(value, f"{prefix}{name}.")
+        elif isinstance(value, torch.Tensor):
             data = value.detach().cpu().contiguous().numpy().tobytes()
-            digests[name] = sha256(data).hexdigest()
-        elif isinstance(value, dict):
-            for key, inner in value.items():
-                visit(f"{name}.{key}", inner)
-
-    visit("state", trainer.state.state_dict())
+            digests[f"{prefix}{name}"] = sha256(data).hexdigest()
     return digests

@@ -1,0 +1,184 @@
+"""Promises of the batches: the right photographs, cut alike, for any ranks and workers."""
+
+import os
+import pickle
+import shutil
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from pix2pix.color import ColorSpace
+from pix2pix.data import (
+    Batch,
+    BatchStream,
+    EvaluationBatches,
+    TrainSlices,
+    check_image_size,
+    crop_size,
+    resize,
+    training_view,
+)
+from pix2pix.errors import UserError
+from pix2pix.reader import ShardReader
+from pix2pix.shards import index_shard, open_split
+from tests.training import tiny_config
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def reader(tiny_shards):
+    return ShardReader(tiny_shards, open_split(tiny_shards, "train"))
+
+
+def slices_of(reader, tmp_path, rank=0, world_size=1, **changes):
+    config = tiny_config(reader.root, tmp_path, **changes)
+    return TrainSlices(reader, config, rank, world_size)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_batches_do_not_depend_on_the_number_of_workers(reader, tmp_path, num_workers):
+    slices = slices_of(reader, tmp_path)
+    with BatchStream(slices, range(2, 9), CPU, num_workers) as stream:
+        for number, batch in zip(range(2, 9), stream, strict=True):
+            expected = slices[number]
+            assert batch.keys == expected.keys
+            assert torch.equal(batch.color, expected.color)
+            assert torch.equal(batch.flip, expected.flip)
+
+
+@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (3, 2), (6, 1)])
+def test_ranks_and_slices_cut_the_same_global_batch(reader, tmp_path, world_size, parts):
+    whole = slices_of(reader, tmp_path)
+    for step in (0, 3, 4):
+        cut = [
+            slices_of(reader, tmp_path, rank, world_size, grad_accumulation_steps=parts)[
+                step * parts + part
+            ]
+            for rank in range(world_size)
+            for part in range(parts)
+        ]
+        assert tuple(chain.from_iterable(batch.keys for batch in cut)) == whole[step].keys
+        assert torch.equal(torch.cat([batch.color for batch in cut]), whole[step].color)
+        assert torch.equal(torch.cat([batch.flip for batch in cut]), whole[step].flip)
+
+
+def test_gray_and_color_are_cut_and_mirrored_alike(reader, tmp_path):
+    batch = slices_of(reader, tmp_path)[0]
+    assert batch.gray.shape == (6, 1, 64, 64)
+    assert batch.color.shape == (6, 3, 64, 64)
+    assert batch.color.is_contiguous(memory_format=torch.channels_last)
+    assert len(set(batch.flip.tolist())) == 2
+    condition, target = training_view(batch, ColorSpace("rgb"), 64)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # Rec. 601
+    luma = (target * weights).sum(dim=1, keepdim=True)
+    assert (luma - condition).abs().mean() < 0.02  # two JPEGs of one picture, range 2
+    assert (luma.flip(-1) - condition).abs().mean() > 0.1
+
+
+def test_a_sample_is_cut_anew_in_every_epoch_and_the_same_in_every_run(reader, tmp_path):
+    slices = slices_of(reader, tmp_path, global_batch=24)
+    first, again, second = slices[0], slices_of(reader, tmp_path, global_batch=24)[0], slices[1]
+    assert torch.equal(first.color, again.color)
+    assert sorted(first.keys) == sorted(second.keys)
+    places = {key: row for row, key in enumerate(second.keys)}
+    other = [
+        not torch.equal(first.color[row], second.color[places[key]])
+        for row, key in enumerate(first.keys)
+    ]
+    assert sum(other) > 20
+    flips = [first.flip[row] != second.flip[places[key]] for row, key in enumerate(first.keys)]
+    assert 2 < sum(map(bool, flips)) < 22
+
+
+def test_crops_reach_every_edge(reader, tmp_path):
+    slices = slices_of(reader, tmp_path, global_batch=24)
+    cuts = [cut for number in range(40) for cut in slices.cuts(number)]
+    tops, lefts, flips = np.array([(cut.top, cut.left, cut.flip) for cut in cuts]).T
+    for values in (tops, lefts):
+        assert values.min() < 0.02
+        assert values.max() > 0.98
+    assert 0.4 < (flips >= 0.5).mean() < 0.6
+
+
+def test_evaluation_cuts_the_centre_square_in_manifest_order(reader):
+    batches = EvaluationBatches(reader, rank=0, world_size=1, batch_size=10)
+    assert len(batches) == 3
+    keys = list(chain.from_iterable(batches[n].keys for n in range(3)))
+    assert keys == [
+        f"{shard.name}/{key}"
+        for shard in reader.split.shards
+        for key in index_shard(reader.root / shard.name).keys
+    ]
+    _, _, color = reader.read(0, 0)
+    left = round((color.shape[2] - 72) / 2)
+    assert torch.equal(batches[0].color[0], color[:, :, left : left + 72])
+    assert not batches[0].flip.any()
+
+
+def test_resize_is_an_area_average_for_whole_factors_and_nothing_for_its_own_size():
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    assert resize(pixels, 8) is pixels
+    flat = torch.full((1, 1, 64, 64), 77, dtype=torch.uint8)
+    assert torch.equal(resize(flat, 16), flat[..., :16, :16])
+    assert resize(pixels, 4).dtype == torch.uint8
+
+
+def test_training_crop_is_the_published_share_of_the_short_side():
+    assert crop_size(286) == 256
+    assert crop_size(143) == 128
+    assert crop_size(572) == 512
+
+
+def test_an_image_size_larger_than_the_shards_is_an_error_that_says_which_shards(reader):
+    check_image_size(reader.split, 64)
+    with pytest.raises(UserError, match="--short_side 143"):
+        check_image_size(reader.split, 128)
+
+
+def test_a_broken_sample_is_named_and_does_not_raise_in_next(tiny_shards, tmp_path):
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    shard = shards / "train-000002.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff\xe0", b"\0\0\0\0"))
+    broken = ShardReader(shards, open_split(shards, "train"))
+    slices = slices_of(broken, tmp_path)
+    names = [number for number in range(4) if slices[number].broken]
+    assert names
+    assert "train-000002.tar/" in slices[names[0]].broken
+    with BatchStream(slices, range(4), CPU, num_workers=1) as stream:
+        batches = [stream.next() for _ in range(8)]  # goes on with what it has
+        assert "train-000002.tar/" in stream.broken
+        assert all(batch.color.shape == (6, 3, 64, 64) for batch in batches)
+    with (
+        BatchStream(slices, range(4), CPU, num_workers=0) as stream,
+        pytest.raises(UserError, match=r"broken sample train-000002\.tar/"),
+    ):
+        list(stream)
+
+
+def test_a_dead_worker_is_an_error_that_says_what_to_do(reader, tmp_path):
+    with BatchStream(slices_of(reader, tmp_path), range(500), CPU, num_workers=1) as stream:
+        stream.next()
+        os.kill(stream._batches._workers[0].pid, 9)
+        for _ in range(20):
+            stream.next()
+        assert "--num_workers" in stream.broken
+
+
+def test_a_reader_can_be_sent_to_another_process(reader):
+    reader.read(0, 0)
+    name, _, color = pickle.loads(pickle.dumps(reader)).read(1, 2)
+    assert name == reader.read(1, 2)[0]
+    assert torch.equal(color, reader.read(1, 2)[2])
+
+
+def test_blank_batch_has_the_shape_of_a_real_one(reader, tmp_path):
+    real, blank = slices_of(reader, tmp_path)[0], Batch.blank(6, 64)
+    for name in ("gray", "color", "flip"):
+        a, b = getattr(real, name), getattr(blank, name)
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+    assert len(blank.keys) == 6

@@ -1,0 +1,62 @@
+"""Promises of the run directory: it belongs to one training, and says what changed."""
+
+import json
+
+import pytest
+
+from pix2pix.errors import UserError
+from pix2pix.run_directory import RunDirectory
+from tests.training import tiny_config
+
+
+def test_it_holds_the_whole_configuration_and_the_versions(tmp_path):
+    config = tiny_config(tmp_path / "shards", tmp_path / "run", learning_rate=3e-4)
+    run = RunDirectory(tmp_path / "run")
+    assert run.claim(config, "digest") == []
+    assert run.read_config() == config
+    content = json.loads(run.config_file.read_text())
+    assert {"python", "torch", "torchvision", "accelerate"} <= content["versions"].keys()
+    assert content["shards_digest"] == "digest"
+
+
+def test_free_fields_may_change_and_the_change_is_told_once(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.claim(tiny_config(tmp_path / "shards", tmp_path / "run"), "digest")
+    longer = tiny_config(tmp_path / "shards", tmp_path / "run", total_steps=8)
+    assert run.claim(longer, "digest") == ["total_steps: 4 → 8"]
+    assert run.claim(longer, "digest") == []
+
+
+def test_other_photographs_are_another_training(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    config = tiny_config(tmp_path / "shards", tmp_path / "run")
+    run.claim(config, "digest")
+    before = run.config_file.read_bytes()
+    with pytest.raises(UserError, match="photographs in the train split are others"):
+        run.claim(config, "other digest")
+    assert run.config_file.read_bytes() == before
+
+
+def test_a_moved_run_goes_on(tmp_path):
+    config = tiny_config(tmp_path / "shards", tmp_path / "old")
+    RunDirectory(tmp_path / "old").claim(config, "digest")
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = tiny_config(tmp_path / "shards", tmp_path / "new")
+    assert RunDirectory(tmp_path / "new").claim(moved, "digest") == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": 3}'])
+def test_a_damaged_config_is_a_clear_error(tmp_path, content):
+    run = RunDirectory(tmp_path)
+    run.config_file.write_text(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        run.read_config()
+    with pytest.raises(UserError, match=r"config\.json"):
+        run.claim(tiny_config(tmp_path / "shards", tmp_path), "digest")
+
+
+def test_a_folder_that_can_not_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    run = RunDirectory(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match="can't write to run_dir"):
+        run.claim(tiny_config(tmp_path / "shards", run.root), "digest")
