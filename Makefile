@@ -54,7 +54,7 @@ clean:
 $(VENV)/.installed-demo: EXTRAS := demo
 $(VENV)/.installed-dev: EXTRAS := demo,dev
 $(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
-	@echo "installing PyTorch and the rest into $(VENV): 5.5 GB, a minute or more ..."
+	@echo "installing PyTorch and the rest into $(VENV): 6 GB, one to three minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	@touch $@
 
