@@ -1,0 +1,164 @@
+"""The commands as people start them: the real launcher, real signals, and the status at the end."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pix2pix.evaluation import METRICS
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[1]
+PYTHON = [sys.executable]
+LAUNCHER = [str(Path(sys.executable).with_name("accelerate")), "launch", "--main_process_port", "0"]
+TWO = ["--multi_gpu", "--num_processes", "2"]
+ENVIRONMENT = {
+    **os.environ,
+    "ACCELERATE_USE_CPU": "true",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONPATH": str(ROOT),
+}
+SECONDS = 120  # for a command to end: several times what it takes on one busy core
+
+TINY = {
+    "image_size": 64,
+    "global_batch": 6,
+    "generator_width": 4,
+    "discriminator_width": 4,
+    "num_workers": 1,
+    "log_every": 1,
+    "evaluate_every": 0,
+    "total_steps": 4,
+}
+
+
+def train(run_dir: Path, shards: Path, **changes) -> list[str]:
+    flags = TINY | {"shards": shards, "run_dir": run_dir} | changes
+    return ["scripts/train.py", *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def run(*command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """The finished command, which ended with `status` in time."""
+    ended = subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert ended.returncode == status, ended.stderr
+    return ended
+
+
+@contextlib.contextmanager
+def started(*command: str, mark: str) -> Iterator[subprocess.Popen[str]]:
+    """A running command; it and whatever it started are killed in the end."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=ENVIRONMENT | {"MARK": mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        for pid in alive(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def alive(mark: str) -> list[int]:
+    """Processes with `mark` in their environment: launchers give workers sessions of their own."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return found
+
+
+def wait_for(condition, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
+
+
+def logged_steps(run_dir: Path) -> list[int]:
+    file = run_dir / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line)["step"] for line in lines if "loss/generator_l1" in line]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "world_size"), [(PYTHON, 1), (LAUNCHER, 1), ([*LAUNCHER, *TWO], 2)]
+)
+def test_training_says_first_where_it_runs_and_ends_with_0(
+    tiny_shards, tmp_path, launcher, world_size
+):
+    ended = run(*launcher, *train(tmp_path / "run", tiny_shards))
+    assert ended.stdout.splitlines()[0] == f"training on {world_size} × cpu, precision fp32"
+    assert ended.stdout.splitlines()[-1] == f"finished at step 4: {tmp_path / 'run'}"
+    assert "Traceback" not in ended.stderr
+    assert logged_steps(tmp_path / "run") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("launcher", "status"), [(PYTHON, 75), ([*LAUNCHER, *TWO], 1)])
+def test_a_stopped_training_saves_leaves_no_process_and_goes_on(
+    tiny_shards, tmp_path, launcher, status
+):
+    run_dir = tmp_path / "run"
+    mark = str(run_dir)
+    command = train(run_dir, tiny_shards, total_steps=5000)
+    with started(*launcher, *command, mark=mark) as training:
+        wait_for(lambda: len(logged_steps(run_dir)) >= 3)
+        assert len(alive(mark)) > 1  # the workers too
+        training.terminate()
+        output = training.communicate(timeout=SECONDS)[0]
+        assert training.returncode == status
+        wait_for(lambda: not alive(mark), seconds=5)
+    last = logged_steps(run_dir)[-1]
+    assert f"stopped and saved at step {last}; the same command goes on" in output
+    saved = [path.name for path in (run_dir / "checkpoints").iterdir()]
+    assert saved == [f"step_{last:09d}"]
+    ended = run(*launcher, *train(run_dir, tiny_shards, total_steps=last + 2))
+    assert f"going on from step {last} " in ended.stdout
+    assert logged_steps(run_dir) == list(range(1, last + 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sead": 7}, "error: unknown flag --sead; did you mean --seed"),
+        ({"global_batch": 7}, "error: global_batch 7 does not divide by 2 ranks; use 6 or 8"),
+        ({"run_dir": ROOT / "tests"}, "has files but no config.json, so it is no run directory"),
+    ],
+)
+def test_a_mistake_is_told_once_by_two_processes_which_end(tiny_shards, tmp_path, changes, message):
+    flags = {"run_dir": tmp_path / "run"} | changes
+    ended = run(*LAUNCHER, *TWO, *train(shards=tiny_shards, **flags), status=1)
+    said = " ".join((ended.stdout + ended.stderr).split())
+    assert said.count(message) == 1, said
+    assert 'scripts/train.py", line' not in said  # no traceback of ours
+
+
+def test_two_processes_evaluate_to_the_report_of_one(tiny_shards, tmp_path):
+    run(*PYTHON, *train(tmp_path / "run", tiny_shards))
+    command = ["scripts/evaluate.py", "--run_dir", tmp_path / "run", "--shards", tiny_shards]
+    reports = []
+    for launcher, name in ((PYTHON, "one.json"), ([*LAUNCHER, *TWO], "two.json")):
+        run(*map(str, [*launcher, *command, "--out", tmp_path / name, "--batch_size", 2]))
+        reports.append(json.loads((tmp_path / name).read_text()))
+    one, two = reports
+    assert one.keys() == two.keys()
+    assert one["num_samples"] == two["num_samples"] == 7  # which two does not divide
+    for name in METRICS:
+        assert two[name] == pytest.approx(one[name], abs=1e-9)
+        assert two["gray"][name] == pytest.approx(one["gray"][name], abs=1e-9)
