@@ -75,17 +75,22 @@ class Checkpointer:
         self._pending = self._publisher.submit(self._publish, written, partial, final, facts)
 
     def wait(self) -> None:
-        """Wait until the save under way is durable. Raises UserError where it failed."""
+        """Wait until the save under way is durable.
+
+        Raises UserError, on every rank, where it failed on any.
+        """
         pending, self._pending = self._pending, None
         if pending is None:
             return
+        error = None
         try:
             pending.result()
-        except (OSError, CheckpointException) as error:
-            raise UserError(
-                f"could not save a checkpoint in {self.root}: {_reason(error)}; the one before "
+        except (OSError, CheckpointException) as failure:
+            error = (
+                f"could not save a checkpoint in {self.root}: {_reason(failure)}; the one before "
                 "it is untouched. Make room there and run the same command again"
-            ) from error
+            )
+        self.distributed.raise_together(error)
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint; None in a new run.

@@ -43,7 +43,6 @@ TAGS = {
     "discriminator_gradient_norm": "gradient_norm/discriminator",
     "generator_gradient_norm": "gradient_norm/generator",
     "skipped_updates": "gradient_norm/skipped_updates",
-    "waited": "speed/share_waited_for_data",
 }
 
 
@@ -245,14 +244,17 @@ class _Window:
     def close(self, distributed: Distributed) -> tuple[dict[str, float], float]:
         """Means over steps and ranks by tag, and steps per second; then begin anew."""
         assert self.total is not None
-        means = self.total / self.steps  # reading these is the sync point that logging costs
+        waited = self.stream.seconds_waited - self.waited_before
+        vector = torch.cat([self.total / self.steps, self.total.new_tensor([waited])])
+        values = distributed.mean(vector).tolist()  # waits for the device: what logging costs
         seconds = time.perf_counter() - self.since
-        waited = (self.stream.seconds_waited - self.waited_before) / seconds
-        flat = distributed.mean(torch.cat([means, means.new_tensor([waited])])).tolist()
-        rate = self.steps / (time.perf_counter() - self.since)
+        means = {
+            TAGS[name]: value for name, value in zip(StepMetrics.names(), values, strict=False)
+        }
+        means["speed/share_waited_for_data"] = values[-1] / seconds
+        rate = self.steps / seconds
         self._restart()
-        names = [*StepMetrics.names(), "waited"]
-        return {TAGS[name]: value for name, value in zip(names, flat, strict=True)}, rate
+        return means, rate
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

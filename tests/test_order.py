@@ -78,6 +78,19 @@ def test_hash_order_is_the_one_that_published_runs_used():
     assert uniforms(2, "augment", 0, 1, 2, 3).tolist() == [0.601658724755699, 0.46016038195879105]
 
 
+def test_stream_of_samples_is_the_one_that_published_runs_saw():
+    order = SampleOrder(COUNTS, seed=3, window_shards=2)
+    edge = 2 * order.num_samples
+    assert pairs(order, range(edge - 3, edge + 3)) == [
+        (5, 8),
+        (5, 0),
+        (5, 2),
+        (2, 5),
+        (6, 0),
+        (2, 2),
+    ]
+
+
 def test_ten_million_samples_on_4096_ranks_are_arithmetic():
     order = SampleOrder([1000] * 10_000, seed=0)
     step, world_size, batch = 2441, 4096, 4096  # the step that crosses into the second epoch
