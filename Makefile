@@ -22,7 +22,7 @@ help:
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
 	@echo "make board     show the curves and pictures of every run in runs/"
-	@echo "make clean     remove caches and builds; environment and runs stay"
+	@echo "make clean     remove caches and builds; environment, runs and out stay"
 
 .PHONY: test test-system test-all
 test: $(VENV)/.installed-dev
@@ -50,13 +50,13 @@ clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find pix2pix data_prep scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp says which extras of setup.py are installed.
+# A stamp says which extras of setup.py are installed; dev comes with demo.
 $(VENV)/.installed-demo: EXTRAS := demo
 $(VENV)/.installed-dev: EXTRAS := demo,dev
 $(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
 	@echo "installing PyTorch and the rest into $(VENV): 6 GB, one to three minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
-	@touch $@
+	@touch $(VENV)/.installed-demo $@
 
 # Some systems ship Python without ensurepip: then the system's pip puts one into the environment.
 $(BIN)/python:

@@ -1,6 +1,7 @@
 """Imports run downward only, the rooms without torch have none, and files and loops stay short."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -91,6 +92,14 @@ def test_imports_run_downward_and_keep_to_their_rooms():
     assert "pix2pix.trainer" in graph["scripts.train"]
     assert "torch.Tensor" in reach(graph, "pix2pix.trainer")
     assert faults(graph) == []
+
+
+def test_the_floors_that_the_docs_draw_are_these():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d) \|([^|]*)\|", page, re.MULTILINE)
+    drawn = {f"pix2pix.{room}": int(n) for n, rooms in rows for room in re.findall(r"\w+", rooms)}
+    modules = [module for module in import_graph(ROOT) if module.startswith("pix2pix.")]
+    assert drawn == {module: floor_of(module) for module in modules}
 
 
 FORMS = [
