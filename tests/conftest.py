@@ -31,5 +31,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A skipped test checks nothing: what is missing is to be installed, so the run fails."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and reporter.stats.get("skipped"):
-        reporter.write_line("a test was skipped: that is a failure here")
+        reporter.write_line("a skipped test is a failure: install what it asks for")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

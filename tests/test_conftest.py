@@ -15,4 +15,4 @@ def test_a_suite_with_a_skipped_test_fails(tmp_path, processes):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "1 passed, 1 skipped" in ended.stdout
-    assert "a test was skipped" in ended.stdout
+    assert "a skipped test is a failure" in ended.stdout
