@@ -5,8 +5,10 @@ ranks, rank 0 writes. A process that was not launched as one of many is rank 0 o
 """
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -34,6 +36,7 @@ class Distributed:
     """
 
     def __init__(self, timeout_minutes: float = 30, num_threads: int | None = None) -> None:
+        _follow_launcher()
         local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         threads = num_threads or max(1, num_cores() // local_world_size)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -205,3 +208,14 @@ class StopRequest:
 def num_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _follow_launcher() -> None:
+    """Ask the kernel for a SIGTERM when the launcher dies: it would leave this process training.
+
+    prctl(2), PR_SET_PDEATHSIG, Linux only. A process that was started by hand, or under nohup,
+    outlives its shell.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if launched and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
