@@ -22,7 +22,7 @@ from pix2pix.photo import PhotoError, open_photo
 # What is saved under its own extension, and how. The chroma is what was painted: 4:4:4 keeps it.
 _JPEG: tuple[str, dict[str, Any]] = ("JPEG", {"quality": 95, "subsampling": "4:4:4"})
 _TIFF: tuple[str, dict[str, Any]] = ("TIFF", {"compression": "tiff_lzw"})
-_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".png": ("PNG", {}),
@@ -31,7 +31,7 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": _TIFF,
 }
 # What is looked for in folders; a file or a glob may name anything.
-EXTENSIONS = (*_FORMATS, ".bmp", ".gif")
+EXTENSIONS = (*FORMATS, ".bmp", ".gif")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -81,16 +81,21 @@ def plan_outputs(photos: Path, out: Path) -> Plan:
     Raises UserError where there is nothing to colour, where `out` cannot be a folder, and where
     outputs would come to lie among the inputs or on each other.
     """
-    root, names, ignored = _find(photos)
-    if not names:
-        raise UserError(f"--photos {photos}: no photographs there (files, a folder or a glob)")
+    tasks, ignored = _name_outputs(photos, out)
     nearest = next(path for path in (out, *out.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise UserError(f"--out {out}: {nearest} is no folder that can be written to")
-    targets = _target_names(names)
-    tasks = [Task(root / name, out / target) for name, target in zip(names, targets, strict=True)]
     _refuse_to_write_among_inputs(tasks, out)
     return Plan(tasks, ignored, out)
+
+
+def find_colorized(photos: Path, colorized: Path) -> list[Task]:
+    """Those photographs of which the folder `colorized` holds the file that `plan_outputs` names.
+
+    photos: a file, a folder or a glob, as there. Raises UserError where there is no photograph.
+    """
+    tasks, _ = _name_outputs(photos, colorized)
+    return [task for task in tasks if task.target.is_file()]
 
 
 def colorize_files(colorize: Callable[[Image.Image], Image.Image], plan: Plan) -> Report:
@@ -116,7 +121,7 @@ def save_photo(photo: Image.Image, target: Path) -> None:
 
     Raises PhotoError("unwritable") where it cannot be written, UserError where the disk is full.
     """
-    kind, parameters = _FORMATS[target.suffix.lower()]
+    kind, parameters = FORMATS[target.suffix.lower()]
     aside = target.parent / f".colorize-{os.getpid()}.partial"  # short: names have a limit
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +137,16 @@ def save_photo(photo: Image.Image, target: Path) -> None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             raise UserError(f"no space left for {target}; free some and run again") from None
         raise PhotoError("unwritable", f"{target} cannot be written: {error}") from error
+
+
+def _name_outputs(photos: Path, out: Path) -> tuple[list[Task], list[Path]]:
+    """A task for each photograph, and the names that were ignored. Raises UserError for none."""
+    root, names, ignored = _find(photos)
+    if not names:
+        raise UserError(f"--photos {photos}: no photographs there (files, a folder or a glob)")
+    targets = _target_names(names)
+    tasks = [Task(root / name, out / target) for name, target in zip(names, targets, strict=True)]
+    return tasks, ignored
 
 
 def _find(photos: Path) -> tuple[Path, list[Path], list[Path]]:
@@ -167,7 +182,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def _target_names(names: list[Path]) -> list[Path]:
     """a.jpg → a.jpg, b.bmp → b.png, or b.bmp.png where another b would become b.png too."""
     wanted = [
-        name if name.suffix.lower() in _FORMATS else name.with_suffix(".png") for name in names
+        name if name.suffix.lower() in FORMATS else name.with_suffix(".png") for name in names
     ]
     uses = Counter(wanted)
     targets = [

@@ -1,0 +1,34 @@
+"""Draw photographs beside their coloured versions, on one sheet: gray | colorized | truth.
+
+python scripts/contact_sheet.py --photos photos --colorized colored --out sheet.png
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pix2pix import cli
+from pix2pix.contact_sheet import write_contact_sheet
+
+
+@dataclass(frozen=True)
+class ContactSheetOptions:
+    """What to show."""
+
+    photos: Path = cli.option(help="as given to colorize.py: a file, a folder or a glob")
+    colorized: Path = cli.option(help="the folder that colorize.py filled", metavar="DIR")
+    out: Path = cli.option(help="picture to write, such as sheet.png", metavar="FILE")
+    max_rows: int = cli.option(40, help="most photographs to show", unit="photographs")
+
+
+def contact_sheet(options: ContactSheetOptions) -> int:
+    """Draws photographs beside what scripts/colorize.py made of them, as one picture.
+
+    Columns are gray, colorized and truth; a photograph captured in gray has no truth.
+    """
+    rows = write_contact_sheet(options.photos, options.colorized, options.out, options.max_rows)
+    print(f"{rows} photographs: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.main(contact_sheet, ContactSheetOptions)
