@@ -22,7 +22,8 @@ demo: $(VENV)/.installed-demo
 		$(call LAUNCH_FLAGS,$(NUM_PROCESSES)) \
 		scripts/train.py --config recipes/demo.yaml \
 		--shards out/demo/shards --run_dir runs/demo
-	@$(MAKE) --no-print-directory out/demo/report.json out/demo/contact_sheet.png
+	@$(MAKE) --no-print-directory -f $(firstword $(MAKEFILE_LIST)) \
+		out/demo/report.json out/demo/contact_sheet.png
 	@echo
 	@echo "contact sheet  out/demo/contact_sheet.png"
 	@echo "report         out/demo/report.json"

@@ -28,7 +28,7 @@ Box = tuple[int, int, int, int]  # left, upper, right, lower in pixels, as Pillo
 KEPT_OUT = "chelsea"
 
 # Kept out of the others: a side of the picture, from this share of its width or height on, chosen
-# for having in it what the rest has too (sky and trees, saucer and wood, suit and helmet).
+# for having in it what the rest has too (sky and trees, saucer and wood, petals and leaves).
 VAL_FROM = {
     "astronaut": ("lower", 0.62),
     "china": ("right", 0.66),
