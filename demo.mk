@@ -1,0 +1,46 @@
+# `make demo`: photographs in, a colorizer and what it paints out. The Makefile includes this.
+# Each command is the one for photographs of your own, too. Stopped, it goes on when run again.
+
+# Every GPU, or one process on a CPU. A power of two up to 8: the recipe's batch divides by it.
+NUM_PROCESSES = $(shell $(BIN)/python -c "import torch; \
+	print(1 << min(3, max(1, torch.cuda.device_count()).bit_length() - 1))")
+# What accelerate would warn about if it were left out. The precision is the trainer's own matter.
+LAUNCH_FLAGS = $(if $(filter-out 1,$(1)),--multi_gpu )--num_processes $(1) --num_machines 1 \
+	--mixed_precision no --dynamo_backend no
+
+.PHONY: demo
+demo: $(VENV)/.installed-demo
+	# sample photographs; some regions and one photograph are kept out of training (val)
+	$(BIN)/python -m data_prep.sample_photos --out out/demo/photos
+	# pairs of gray and colour, as shards; 143 px: crops of 128
+	$(BIN)/python -m data_prep.make_shards --photos out/demo/photos/train \
+		--out out/demo/shards --split train --short_side 143
+	$(BIN)/python -m data_prep.make_shards --photos out/demo/photos/val \
+		--out out/demo/shards --split val --short_side 143
+	# train: two minutes on two CPU cores; Ctrl-C saves, and make demo goes on
+	$(BIN)/accelerate launch \
+		$(call LAUNCH_FLAGS,$(NUM_PROCESSES)) \
+		scripts/train.py --config recipes/demo.yaml \
+		--shards out/demo/shards --run_dir runs/demo
+	@$(MAKE) --no-print-directory -f $(firstword $(MAKEFILE_LIST)) \
+		out/demo/report.json out/demo/contact_sheet.png
+	@echo
+	@echo "contact sheet  out/demo/contact_sheet.png"
+	@echo "report         out/demo/report.json"
+	@echo "checkpoint     $$(ls -d runs/demo/checkpoints/step_* | tail -n 1)"
+	@echo "curves         $(BIN)/tensorboard --logdir runs/demo"
+
+# Made by a make of their own, which finds the checkpoints that the training has just written.
+out/demo/report.json: $(wildcard runs/demo/checkpoints/step_*)
+	# measure on what was kept out
+	$(BIN)/python scripts/evaluate.py --run_dir runs/demo \
+		--shards out/demo/shards --split val --out out/demo/report.json
+
+out/demo/contact_sheet.png: $(wildcard runs/demo/checkpoints/step_*)
+	# colour what was kept out, and photographs captured in gray
+	$(BIN)/python scripts/colorize.py --run_dir runs/demo \
+		--photos out/demo/photos/val --out out/demo/colorized/val
+	$(BIN)/python scripts/colorize.py --run_dir runs/demo \
+		--photos out/demo/photos/gray --out out/demo/colorized/gray
+	$(BIN)/python scripts/contact_sheet.py --photos out/demo/photos \
+		--colorized out/demo/colorized --out out/demo/contact_sheet.png
