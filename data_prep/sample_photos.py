@@ -62,9 +62,8 @@ def write_sample_photos(options: SamplePhotosOptions) -> int:
                 publish(path, data)
     counts = [sum(name.startswith(part) for name in files) for part in ("train", "val", "gray")]
     print(
-        f"{options.out}: train has {counts[0]} regions of {len(VAL_FROM)} photographs, val "
-        f"{counts[1] - 1} others and one whole photograph, gray {counts[2]}; "
-        "CREDITS.txt names their makers"
+        f"{options.out}: {counts[0]} regions for train, {counts[1]} for val, "
+        f"{counts[2]} gray; see CREDITS.txt"
     )
     return 0
 

@@ -31,15 +31,14 @@ class Distributed:
 
     Creating it joins the process group that the launcher's environment describes. A collective
     that waits longer than `timeout_minutes` ends the process instead of hanging for ever.
-    num_threads: of torch on a CPU; None shares the machine's cores among its processes, where
-        torchrun would give each process one, whatever the machine has.
+    num_threads: of torch on a CPU; None takes OMP_NUM_THREADS where the user has set it, else
+        shares the machine's cores among its processes.
     """
 
     def __init__(self, timeout_minutes: float = 30, num_threads: int | None = None) -> None:
         _follow_launcher()
-        local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        threads = num_threads or max(1, num_cores() // local_world_size)
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        threads = num_threads or _default_threads()
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate sets it, and warns
         self._timeout = timedelta(minutes=timeout_minutes)
         # Precision is ours (step.py): under Accelerate fp16 on a CPU is silently fp32.
         self.accelerator = Accelerator(
@@ -208,6 +207,13 @@ class StopRequest:
 def num_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_threads() -> int:
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told) > 1:  # 1 is what launchers set, whatever the machine has
+        return int(told)
+    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _follow_launcher() -> None:

@@ -26,7 +26,13 @@ TOP = len(FLOORS) - 1  # data_prep, scripts and slurm too
 
 # Data preparation starts many processes, and torch would cost each 500 MB: it uses these alone.
 USED_BY_DATA_PREP = {"cli", "durable", "errors", "options", "order", "photo", "shards"}
-WITHOUT_TORCH = USED_BY_DATA_PREP | {"cli_help", "config", "photo_files", "run_directory"}
+WITHOUT_TORCH = USED_BY_DATA_PREP | {
+    "cli_help",
+    "config",
+    "contact_sheet",
+    "photo_files",
+    "run_directory",
+}
 WITHOUT_RANKS = {"color", "losses", "networks", "order"}
 
 MAX_FILE_LINES = 320

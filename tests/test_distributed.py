@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pix2pix.distributed import Agreement, Distributed, StopRequest
+from pix2pix.distributed import Agreement, Distributed, StopRequest, num_cores
 from pix2pix.errors import UserError
 from tests.ranks import run_ranks
 
@@ -143,3 +143,15 @@ def test_handlers_are_given_back():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.received is signal.SIGTERM
     assert [signal.getsignal(number) for number in StopRequest.signals] == before
+
+
+def threads_when_told(told):
+    os.environ["OMP_NUM_THREADS"] = told
+    Distributed(timeout_minutes=1)
+    return torch.get_num_threads()
+
+
+def test_threads_are_the_users_or_the_cores_shared_among_processes():
+    assert run_ranks(threads_when_told, 1, "3") == [3]
+    assert run_ranks(threads_when_told, 1, "1") == [num_cores()]
+    assert run_ranks(threads_when_told, 2, "1") == [max(1, num_cores() // 2)] * 2
