@@ -207,7 +207,8 @@ def test_indexing_reads_nothing_but_headers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tar(tmp_path / "a.tar", [f"{number:06d}" for number in range(10)])
-    num_members = len(tarfile.open(tmp_path / "a.tar").getnames())
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        num_members = len(tar.getnames())
     reads, pread = [], os.pread
     monkeypatch.setattr("os.pread", lambda *where: reads.append(where[1]) or pread(*where))
     index_shard(tmp_path / "a.tar")
