@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import FrameType
@@ -22,6 +23,8 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from pix2pix.errors import UserError
+
+BURST_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -178,12 +181,17 @@ class Agreement:
 
 
 class StopRequest:
-    """Set by SIGTERM, SIGINT or SIGUSR1; a second signal ends the process at once."""
+    """Set by SIGTERM, SIGINT or SIGUSR1; another one, a second or more later, ends at once.
+
+    One order to stop may come as several signals in a burst: from the terminal and the launcher,
+    or from the kernel for every thread of a dying launcher that the process was handed on to.
+    """
 
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._since = 0.0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
@@ -199,9 +207,10 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._since = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._since >= BURST_SECONDS:
             os._exit(128 + number)
-        self.received = signal.Signals(number)
 
 
 def num_cores() -> int:

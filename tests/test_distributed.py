@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pix2pix.distributed import Agreement, Distributed, StopRequest, num_cores
+from pix2pix.distributed import BURST_SECONDS, Agreement, Distributed, StopRequest, num_cores
 from pix2pix.errors import UserError
 from tests.ranks import run_ranks
 
@@ -131,10 +131,18 @@ def test_a_first_signal_asks_and_a_second_ends_at_once():
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip() == "SIGUSR1"
+    time.sleep(BURST_SECONDS + 0.1)
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
     assert time.monotonic() - started < 30
+
+
+def test_a_burst_of_signals_is_one_request():
+    with StopRequest().listening() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert stop.received is signal.SIGTERM
 
 
 def test_handlers_are_given_back():
