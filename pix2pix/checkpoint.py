@@ -119,6 +119,9 @@ class Checkpointer:
                 f"no checkpoint in {self.root} is complete; restore one from a copy, or remove "
                 "the folder to start again from step 0"
             )
+        for path in sorted(self.root.glob("step_*")):
+            if path not in complete:
+                print(f"ignoring {path.name}: it is incomplete")
         return complete[0] if complete else None
 
     def _publish(self, written: Any, partial: Path, final: Path, facts: dict[str, Any]) -> None:
@@ -127,6 +130,8 @@ class Checkpointer:
             return
         sizes = {path.name: path.stat().st_size for path in sorted(partial.glob("*.distcp"))}
         publish_json(partial / STATE_FILE, facts | {"bytes": sizes})
+        if final.exists():  # one that was damaged: a complete one would have been resumed from
+            shutil.rmtree(final)
         partial.rename(final)
         flush(self.root)
         for old in complete_checkpoints(self.root)[self.keep :]:

@@ -90,6 +90,21 @@ def test_an_incomplete_checkpoint_is_ignored_for_the_one_before(
     assert (step, digests) == (4, saved[1])
 
 
+def test_a_damaged_checkpoint_is_told_and_does_not_stand_in_the_way_of_its_step(
+    saved, tiny_shards, tmp_path
+):
+    run = copy_of(saved, tmp_path)
+    damaged = shutil.copytree(
+        run / "checkpoints/step_000000004", run / "checkpoints/step_000000006"
+    )
+    (damaged / ".metadata").unlink()
+    config = tiny_config(tiny_shards, run, total_steps=6)
+    assert "ignoring step_000000006" in run_ranks(output_of_start, 1, config)[0]
+    assert run_ranks(fit, 2, config)[0]["step"] == 6
+    names = [path.name for path in complete_checkpoints(run / "checkpoints")]
+    assert names == ["step_000000006", "step_000000004"]
+
+
 def test_without_any_complete_checkpoint_it_does_not_start_over_silently(
     saved, tiny_shards, tmp_path
 ):
