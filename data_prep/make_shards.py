@@ -6,7 +6,6 @@ Stop it as you like: the same command goes on where it was, to the same bytes, w
 workers. Another --split goes into the same folder. What is left out is in rejected.jsonl.
 """
 
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from data_prep.shard_file import Prep
 from data_prep.writer import REJECTED, plan_splits, summarize, write_splits
 from pix2pix.cli import main, option
 from pix2pix.errors import UserError
+from pix2pix.machine import num_cores
 from pix2pix.shards import Split, read_manifest
 
 # Below this a picture would be mostly interpolated at the size that training wants.
@@ -88,7 +88,7 @@ def make_shards(options: MakeShardsOptions) -> int:
         min_chroma=options.min_chroma,
     )
     plans = plan_splits(options.out, options.split, source, photos, prep)
-    num_workers = options.num_workers or _num_cores()
+    num_workers = options.num_workers or num_cores()
     with Progress("photographs") as progress:
         num_done = write_splits(plans, num_workers, progress)
     splits = read_manifest(options.out).splits
@@ -124,13 +124,6 @@ def _warn_of_rejects(out: Path, split: Split, num_photos: int) -> None:
             f"most as {commonest}: {advice}; {out / REJECTED} lists them",
             file=sys.stderr,
         )
-
-
-def _num_cores() -> int:
-    """Cores that this process may use: a batch system often grants fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

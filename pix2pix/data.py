@@ -288,5 +288,5 @@ def _without_interruptions(loader: DataLoader[Batch]) -> Iterator[Batch]:
 def _leave_signals_to_the_trainer(worker: int) -> None:
     # Ctrl-C and schedulers signal every process of a job: a worker that died of it would break
     # the very step after which the trainer wants to save. Workers end when the trainer does.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

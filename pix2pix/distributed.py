@@ -23,6 +23,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from pix2pix.errors import UserError
+from pix2pix.machine import num_cores
 
 BURST_SECONDS = 1.0
 
@@ -181,13 +182,13 @@ class Agreement:
 
 
 class StopRequest:
-    """Set by SIGTERM, SIGINT or SIGUSR1; another one, a second or more later, ends at once.
+    """Set by SIGTERM, SIGINT, SIGUSR1 or SIGUSR2; another, a second or more later, ends at once.
 
     One order to stop may come as several signals in a burst: from the terminal and the launcher,
     or from the kernel for every thread of a dying launcher that the process was handed on to.
     """
 
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -211,11 +212,6 @@ class StopRequest:
             self.received, self._since = signal.Signals(number), time.monotonic()
         elif time.monotonic() - self._since >= BURST_SECONDS:
             os._exit(128 + number)
-
-
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _default_threads() -> int:

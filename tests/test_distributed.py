@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pix2pix.distributed import BURST_SECONDS, Agreement, Distributed, StopRequest, num_cores
+from pix2pix.distributed import BURST_SECONDS, Agreement, Distributed, StopRequest
 from pix2pix.errors import UserError
+from pix2pix.machine import num_cores
 from tests.ranks import run_ranks
 
 

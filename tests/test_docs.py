@@ -97,7 +97,7 @@ def test_the_table_of_files_is_complete():
     listed = re.findall(r"^\| `([\w/]+\.(?:py|yaml|mk))` \|", README, re.MULTILINE)
     files = [
         path
-        for folder in ("pix2pix", "data_prep", "scripts")
+        for folder in ("pix2pix", "pix2pix/benchmark", "data_prep", "scripts", "slurm")
         for path in ROOT.glob(f"{folder}/*.py")
     ]
     files += [*ROOT.glob("recipes/*.yaml"), *ROOT.glob("*.mk")]

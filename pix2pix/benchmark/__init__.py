@@ -1,0 +1,1 @@
+"""What `scripts/benchmark.py` measures, a file each. Both sides of a ratio come from one run."""
