@@ -21,6 +21,7 @@ from tests.web_server import (
     hang_up,
     ignore_changes,
     ignore_ranges,
+    other_range,
     stall_after,
     status,
     well,
@@ -191,7 +192,27 @@ def test_a_file_that_changes_between_two_requests_is_not_spliced(client, server,
 
     server.faults.extend([well, cut_after(CUT), change])
     assert client.fetch() == OTHER
+    assert client.starts == ([0, CUT] if sends_tags else [0, CUT, 0])
     assert "starting over" in capfd.readouterr().err
+
+
+def test_a_change_that_nothing_tells_is_not_spliced_when_all_of_it_comes(client, server):
+    changed = OTHER + OTHER[: len(DATA) - len(OTHER)]  # the same size, and no tags
+
+    def change(handler, data):
+        server.files["/file"] = changed
+        handler.answer(changed, ranges=False, cut=CUT // 2)
+
+    server.sends_tags = False
+    server.faults.extend([well, cut_after(CUT), change])
+    assert client.fetch() == changed
+    assert client.starts == [0, CUT, CUT // 2]
+
+
+def test_another_range_than_was_asked_for_is_not_taken(client, server):
+    server.faults.extend([well, cut_after(CUT), other_range])
+    assert client.fetch() == DATA
+    assert client.starts == [0, CUT, 0]
 
 
 def test_a_file_that_changes_is_not_spliced_where_the_server_heeds_no_if_range(client, server):

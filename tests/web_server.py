@@ -42,6 +42,11 @@ class WebServer(ThreadingHTTPServer):
         self.server_close()
 
 
+def tag_of(data: bytes) -> str:
+    """A strong ETag."""
+    return f'"{md5(data).hexdigest()}"'
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: WebServer
 
@@ -74,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         always_ranges: also of another version than was asked for. length: announced for the whole
         file. cut: bytes of body after which there are no more.
         """
-        tag = f'"{md5(data).hexdigest()}"'
+        tag = tag_of(data)
         total = len(data) if length is None else length
         start = self.range_start() if ranges and "Range" in self.headers else None
         if not always_ranges and self.headers.get("If-Range", tag) != tag:
@@ -95,6 +100,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         body = data[start or 0 :]
         self.wfile.write(body if cut is None else body[:cut])
+
+    def partial(self, data: bytes, start: int, tag: str | None = None) -> None:
+        """The bytes from `start` on."""
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("ETag", tag or tag_of(data))
+        self.end_headers()
+        self.wfile.write(data[start:])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -151,17 +165,16 @@ def announce(length: int) -> Fault:
     return lambda handler, data: handler.answer(data, length=length)
 
 
+def other_range(handler: _Handler, data: bytes) -> None:
+    """A partial answer that begins 10 bytes too late."""
+    handler.partial(data, handler.range_start() + 10)
+
+
 def damage(handler: _Handler, data: bytes) -> None:
-    """As many bytes as there should be, one of them another."""
+    """As many bytes as there should be, under the same tag, but one of them is another."""
     middle = len(data) // 2
     tampered = data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
-    start = handler.range_start()
-    handler.send_response(206 if start else 200)
-    handler.send_header("Content-Length", str(len(data) - start))
-    handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-    handler.send_header("ETag", f'"{md5(data).hexdigest()}"')
-    handler.end_headers()
-    handler.wfile.write(tampered[start:])
+    handler.partial(tampered, handler.range_start(), tag=tag_of(data))
 
 
 def hang_up(handler: _Handler, data: bytes) -> None:
