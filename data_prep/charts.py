@@ -1,6 +1,6 @@
 """Charts drawn with Pillow: a histogram, and bars with names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,7 +62,7 @@ def draw_histogram(
     top_of_bars = top + len(marks) * _LINE
     values = [*data.edges[[0, -1]], *(mark.value for mark in marks)]
     low, high = min(values), max(values)
-    ticks = round_ticks(0, int(data.counts.max()), 4)
+    ticks = [tick for tick in round_ticks(0, int(data.counts.max()), 4) if tick.is_integer()]
     roof = max(*ticks, int(data.counts.max()))
 
     def x(value: float) -> int:
@@ -85,13 +85,20 @@ def draw_histogram(
     if data.num_beyond:
         axis += f" (the last bar holds {data.num_beyond:,} from beyond)"
     draw.text(((left + right) // 2, bottom + _LINE + 8), axis, SOFT, font(TEXT), anchor="ma")
+    _draw_marks(draw, (left, top, right, bottom), marks, x)
+
+
+def _draw_marks(
+    draw: ImageDraw.ImageDraw, plot: Box, marks: Sequence[Mark], x: Callable[[float], int]
+) -> None:
+    _, top, right, bottom = plot
     # The leftmost one's word lies highest, so that no line of another runs through it.
     for number, mark in enumerate(sorted(marks, key=lambda mark: mark.value)):
-        line_top = top + number * _LINE
-        draw.line((x(mark.value), line_top, x(mark.value), bottom), MARK, 2)
-        room = right - x(mark.value) > font(TEXT).getlength(mark.label) + 6
-        place = (x(mark.value) + (6 if room else -6), line_top)
-        draw.text(place, mark.label, MARK, font(TEXT), anchor="la" if room else "ra")
+        start, line_top = x(mark.value), top + number * _LINE
+        draw.line((start, line_top, start, bottom), MARK, 2)
+        fits = right - start > font(TEXT).getlength(mark.label) + 6
+        place = (start + (6 if fits else -6), line_top)
+        draw.text(place, mark.label, MARK, font(TEXT), anchor="la" if fits else "ra")
 
 
 def draw_bars(

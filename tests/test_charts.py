@@ -97,6 +97,14 @@ def test_named_bars_are_as_long_as_their_counts_the_largest_first():
     draw_bars(draw, BOX, "", {}, of=100)  # nothing was left out
 
 
+def test_a_mark_beyond_the_bars_widens_the_axis():
+    picture, draw = blank()
+    draw_histogram(draw, BOX, "", "", histogram([5, 6, 7], lowest=0), [Mark(70, "far")])
+    bars, marks = columns_of(picture, BAR), columns_of(picture, MARK)
+    assert max(x for x, count in enumerate(bars) if count) < 120
+    assert max(range(len(marks)), key=lambda x: marks[x]) == pytest.approx(410, abs=2)
+
+
 def test_a_long_name_keeps_its_end():
     short = shorten("folder/" * 50 + "photo.jpg", 14, 200)
     assert short.startswith("…")
