@@ -19,6 +19,7 @@ _LINE = TEXT + 4
 _FOOT = 2 * _LINE + 8  # below it: tick labels and the axis
 _LEFT = 52  # of it: counts
 _MOST_BINS = 64
+_LEAST_SPAN = 10.0  # of a histogram, or the bar of equal values would be a hair
 
 
 @lru_cache
@@ -127,7 +128,7 @@ def histogram(values: Sequence[float], lowest: float | None = None) -> Histogram
     array = np.asarray(values, dtype=np.float64)
     first = array.min() if lowest is None else lowest
     last = np.percentile(array, 99.5)
-    width = round_step(max(last - first, 1.0) / min(_MOST_BINS, 3 * len(array) ** 0.5))
+    width = round_step(max(last - first, _LEAST_SPAN) / min(_MOST_BINS, 3 * len(array) ** 0.5))
     start = np.floor(first / width)
     num_bins = int(np.floor(last / width) - start) + 1
     edges = (start + np.arange(num_bins + 1)) * width

@@ -98,8 +98,9 @@ def draw_sheet(
         color = _thumbnail(read_picture(pair.sample, pair.sample.color))
         sheet.paste(gray, (left, top))
         sheet.paste(color, (left + gray.width + GAP, top))
-        caption = shorten(f"{pair.sample.key}  {pair.source}", CAPTION, PAIR_WIDTH)
-        draw.text((left, top + color.height + 6), caption, SOFT, font(CAPTION))
+        key = f"{pair.sample.key}  "
+        source = shorten(pair.source, CAPTION, PAIR_WIDTH - round(font(CAPTION).getlength(key)))
+        draw.text((left, top + color.height + 6), key + source, SOFT, font(CAPTION))
     return sheet
 
 
