@@ -28,8 +28,8 @@ _LONGEST_WAIT = 600.0  # seconds, whatever a server asks for
 class Patience:
     """How often to try without getting any further; whatever has come starts the count anew.
 
-    These figures sit out five to ten minutes without a network. timeout_seconds: of silence, after which a
-    connection counts as dead.
+    These figures sit out five to ten minutes without a network. timeout_seconds: of silence, after
+    which a connection counts as dead.
     """
 
     tries: int = 12
