@@ -72,7 +72,7 @@ def annotate(
 
     chosen: ids of the licences to keep; photographs under others are left out as "license", those
     without a known one as "license_unknown". A photograph is known by its path, or by the end of
-    it: "train2017/1.jpg" is "1.jpg". Raises UserError where none is known, or where two may be meant.
+    it: "train2017/1.jpg" is "1.jpg". Raises UserError where none is known, or two may be meant.
     """
     entries = _entries(photos, annotations)
     return [_annotate(photo, entries.get(index, {}), chosen) for index, photo in enumerate(photos)]
@@ -145,7 +145,7 @@ def _about(
 def _read_lists(file: TextIO, names: Sequence[str]) -> dict[str, list[Any]]:
     """The lists of these names in a JSON object, read up to the last of them.
 
-    Entry by entry: as a whole, the 450 MB of instances_train2017.json become 3 GB of objects.
+    Entry by entry: as a whole, 450 MB as instances_train2017.json has become 2.7 GB of objects.
     Raises ValueError.
     """
     text = _JsonText(file)

@@ -128,6 +128,13 @@ def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], Prep
         chosen = annotations.choose(options.licenses) if options.licenses else None
         photos = annotate(photos, annotations, chosen)
         about = digest_about(photos)
+        unknown = sum(not photo.about for photo in photos)
+        if unknown and not chosen:
+            print(
+                f"{unknown:,} of {len(photos):,} photographs are not in {options.annotations}: "
+                "their licence stays unknown",
+                file=sys.stderr,
+            )
         licenses = ",".join(sorted(chosen)) if chosen else None
     prep = Prep(
         photos=digest_photos(photos),

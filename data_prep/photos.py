@@ -141,7 +141,7 @@ def _patiently(read: Callable[[], T], name: str) -> T:
 
 def _is_visible(name: str) -> bool:
     """False for hidden files and folders, and for the folder of metadata in zips made on a Mac."""
-    return name == ".." or not name.startswith(".") and name != "__MACOSX"
+    return name == ".." or (not name.startswith(".") and name != "__MACOSX")
 
 
 def _walk(root: Path) -> Iterator[Photo]:

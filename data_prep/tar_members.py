@@ -100,10 +100,10 @@ def _member(
 
 def _size(header: bytes, extended: dict[bytes, bytes], start: int) -> int:
     """Bytes of data; of a file of 8 GiB and more, the extended header says it."""
-    own = header[156:157] in (b"x", b"X", b"g", _LONG_NAME, _LONG_LINK)
+    is_extended = header[156:157] in (*_EXTENDED, b"g", _LONG_NAME, _LONG_LINK)
+    said = None if is_extended else extended.get(b"size")
     try:
-        size = int(extended[b"size"]) if b"size" in extended and not own else -1
-        size = _number(header[124:136]) if size < 0 else size
+        size = _number(header[124:136]) if said is None else int(said)
     except ValueError:
         size = -1
     if size < 0:
