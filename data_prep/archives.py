@@ -76,7 +76,7 @@ class _Archive:
         while len(data) < size:  # a network file system may give less than asked for
             more = os.pread(self._file.fileno(), size - len(data), offset + len(data))
             if not more:
-                raise PhotoError("truncated", f"{self.path} ends before its member does")
+                raise PhotoError("damaged", f"{self.path} ends before its member does")
             data += more
         return data
 
@@ -93,8 +93,8 @@ class ZipSource(_Archive):
             raise UserError(f"--photos {self.path} cannot be read: {error.strerror}") from error
         except Exception as error:  # zipfile raises nearly every type on a broken directory
             raise UserError(f"--photos {self.path} is a damaged zip: {error}") from error
-        found = ((_zip_name(info), info) for info in infos if not info.is_dir())
-        return _list(self.path, (_zip_photo(name, info) for name, info in found))
+        length = self.path.stat().st_size
+        return _list(self.path, (_zip_photo(info, length) for info in infos if not info.is_dir()))
 
     def read(self, photo: Photo) -> bytes:
         """The member, checked by its CRC; raises OSError, PhotoError."""
@@ -157,7 +157,8 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return _name(info.orig_filename.encode(coding))
 
 
-def _zip_photo(name: str, info: zipfile.ZipInfo) -> Photo:
+def _zip_photo(info: zipfile.ZipInfo, length: int) -> Photo:
+    """The photograph of a member of a zip of `length` bytes."""
     reject = None
     if stat.S_ISLNK(info.external_attr >> 16):
         reject = "link"
@@ -165,10 +166,12 @@ def _zip_photo(name: str, info: zipfile.ZipInfo) -> Photo:
         reject = "encrypted"
     elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         reject = "unsupported_member"
+    elif not 0 <= info.header_offset < length:
+        reject = "damaged"
     elif info.compress_size > info.file_size + info.file_size // 100 + 100:
         reject = "damaged"  # no deflate grows its input so; what it claims would be read
     place = (info.header_offset, info.compress_size, info.compress_type, info.CRC)
-    return Photo(name, info.file_size, place, reject)
+    return Photo(_zip_name(info), info.file_size, place, reject)
 
 
 def _tar_photos(found: Iterable[Member]) -> Iterator[Photo]:
@@ -176,7 +179,7 @@ def _tar_photos(found: Iterable[Member]) -> Iterator[Photo]:
     files: dict[str, Photo] = {}
     for member in found:
         name = _name(member.name)
-        if member.kind == b"5" or not names_photo(name):
+        if member.kind == b"5":
             continue
         target = files.get(_name(member.link)) if member.kind == b"1" else None
         if target is not None:

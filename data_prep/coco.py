@@ -196,7 +196,8 @@ class _JsonText:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-                if end < len(self._text) or not self._read_more():  # else a number may go on
+                # Else a number may go on: 1 of 1e+5 is one, until the 5 is there.
+                if end + 2 < len(self._text) or not self._read_more():
                     self._at = end
                     return value
             except ValueError:
@@ -216,5 +217,6 @@ class _JsonText:
         """Drop what was read, and double the rest, so that a long value is tried rarely."""
         rest = self._text[self._at :]
         more = self._file.read(max(_CHUNK, len(rest)))
-        self._text, self._at = rest + more, 0
+        if more:
+            self._text, self._at = rest + more, 0
         return bool(more)

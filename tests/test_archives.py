@@ -212,6 +212,8 @@ def test_links_in_a_tar_are_followed_where_the_file_is_known(tmp_path: Path) -> 
         add(archive, "sub/a.jpg", b"data")
         add(archive, "b.jpg", type=tarfile.LNKTYPE, linkname="./sub/a.jpg")
         add(archive, "c.jpg", type=tarfile.LNKTYPE, linkname="nowhere.jpg")
+        add(archive, "cache/1f", b"hashed")
+        add(archive, "cached.jpg", type=tarfile.LNKTYPE, linkname="cache/1f")
         add(archive, "d.jpg", type=tarfile.SYMTYPE, linkname="/etc/passwd")
         add(archive, "e.jpg", type=tarfile.FIFOTYPE)
         add(archive, "f.jpg", type=tarfile.DIRTYPE)
@@ -220,6 +222,7 @@ def test_links_in_a_tar_are_followed_where_the_file_is_known(tmp_path: Path) -> 
     assert reasons(source) == {
         "b.jpg": None,
         "c.jpg": "link",
+        "cached.jpg": None,
         "d.jpg": "link",
         "e.jpg": "not_a_file",
         "f.jpg/g.jpg": None,
@@ -254,9 +257,10 @@ DIRECTORY, LOCAL = b"PK\1\2", b"PK\3\4"
         ({20: b"\xff\xff\xff\x7f"}, DIRECTORY, "damaged"),  # claims 2 GB of compressed bytes
         ({24: b"\xff\xff\xff\x7f"}, DIRECTORY, "too_many_bytes"),  # claims 2 GB
         ({24: b"\1\0\0\0"}, DIRECTORY, "damaged"),  # claims a byte
+        ({42: b"\xff\xff\xff\x7f"}, DIRECTORY, "damaged"),  # lies far behind the end
         ({0: b"XX"}, LOCAL, "damaged"),
         ({35: b"\xff" * 8}, LOCAL, "damaged"),  # the compressed bytes
-        ({26: b"\xff\xff"}, LOCAL, "truncated"),  # a name that ends beyond the archive
+        ({26: b"\xff\xff"}, LOCAL, "damaged"),  # a name that ends beyond the archive
     ],
 )
 def test_a_bad_member_of_a_zip_is_left_out_with_its_reason(
@@ -375,13 +379,13 @@ def test_short_reads_are_gone_on_with(
 
 @pytest.mark.parametrize("pack", [pack_tar, pack_zip])
 def test_damage_anywhere_is_told(tmp_path: Path, pack) -> None:
-    """Of each third byte all bits are turned: an error, or a reason, and never another exception."""
+    """Each third byte is another one: an error, or a reason, but never a foreign exception."""
     folder = tmp_path / "folder"
     folder.mkdir()
     for name in ("a.jpg", "b.jpg"):
         (folder / name).write_bytes(name.encode() * 20)
     path = pack(folder, tmp_path / "x")
-    whole = path.read_bytes().rstrip(b"\0") + bytes(1024)
+    whole = path.read_bytes()[:5000]  # of the tar, no need to alter each zero that ends it
     outcomes = set()
     for position in range(0, len(whole), 3):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
@@ -398,6 +402,5 @@ def test_damage_anywhere_is_told(tmp_path: Path, pack) -> None:
         "encrypted",
         "link",
         "too_many_bytes",
-        "truncated",
         "unsupported_member",
     }
