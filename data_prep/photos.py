@@ -123,12 +123,14 @@ def read_photo(source: Source, photo: Photo) -> bytes:
 
 def _patiently(read: Callable[[], T], name: str) -> T:
     """`read()`, again where the machine was at fault: else such photographs were lost for good."""
-    for pause in (*_PAUSES_SECONDS, None):
+    pauses = iter(_PAUSES_SECONDS)
+    while True:
         try:
             return read()
         except OSError as error:
             if error.errno in _OF_THE_FILE:
                 raise
+            pause = next(pauses, None)
             if pause is None:
                 raise UserError(
                     f"reading {name} failed {len(_PAUSES_SECONDS) + 1} times: {error.strerror}; "
@@ -136,7 +138,6 @@ def _patiently(read: Callable[[], T], name: str) -> T:
                     "stays done"
                 ) from error
         time.sleep(pause)
-    raise AssertionError("unreachable")
 
 
 def _is_visible(name: str) -> bool:

@@ -1,6 +1,6 @@
 """What lies where in a tar: one pread of 512 bytes per member, however large the archive.
 
-Python's tarfile takes ten times as long, stops at a damaged header as if that were the end, and
+Python's tarfile takes three times as long, stops at a damaged header as if that were the end, and
 reads a name of any length into memory.
 """
 

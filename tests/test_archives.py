@@ -243,7 +243,7 @@ def zip_with(path: Path, changes: dict[int, bytes], signature: bytes, data: byte
     return ZipSource(path)
 
 
-DIRECTORY, LOCAL = b"PK\1\2", b"PK\3\4"
+DIRECTORY, LOCAL, END = b"PK\1\2", b"PK\3\4", b"PK\5\6"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,7 @@ DIRECTORY, LOCAL = b"PK\1\2", b"PK\3\4"
         ({24: b"\xff\xff\xff\x7f"}, DIRECTORY, "too_many_bytes"),  # claims 2 GB
         ({24: b"\1\0\0\0"}, DIRECTORY, "damaged"),  # claims a byte
         ({42: b"\xff\xff\xff\x7f"}, DIRECTORY, "damaged"),  # lies far behind the end
+        ({16: b"\xff"}, END, "damaged"),  # where the directory is: members lie before the start
         ({0: b"XX"}, LOCAL, "damaged"),
         ({35: b"\xff" * 8}, LOCAL, "damaged"),  # the compressed bytes
         ({26: b"\xff\xff"}, LOCAL, "damaged"),  # a name that ends beyond the archive
@@ -293,7 +294,9 @@ def test_other_compressions_are_named(tmp_path: Path) -> None:
 
 def test_a_bomb_in_a_zip_takes_no_memory(tmp_path: Path) -> None:
     size = 100_000_000
-    source = zip_with(tmp_path / "x.zip", {24: struct.pack("<I", 5000)}, DIRECTORY, bytes(size))
+    claim = {24: struct.pack("<I", 200_000)}
+    source = zip_with(tmp_path / "x.zip", claim, DIRECTORY, bytes(size))
+    assert source.list_photos()[0].reject is None
     tracemalloc.start()
     try:
         assert reasons(source) == {"a.jpg": "damaged"}
