@@ -1,5 +1,4 @@
 import fcntl
-import os
 import signal
 import subprocess
 import sys
@@ -11,19 +10,7 @@ import pytest
 from data_prep.progress import Progress
 from data_prep.writer import write_splits
 from pix2pix.errors import UserError
-from tests.shard_runs import NUM_PHOTOS, contents, plans_for, write, write_photos
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture(scope="module")
-def clean_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("clean")
-    assert write(plans_for(photos, out)) == NUM_PHOTOS
-    return out
+from tests.shard_runs import ENVIRONMENT, NUM_PHOTOS, contents, plans_for, write
 
 
 def test_bytes_are_the_same_for_three_workers_and_another_place(
@@ -35,7 +22,6 @@ def test_bytes_are_the_same_for_three_workers_and_another_place(
     assert contents(tmp_path / "out") == contents(clean_run)
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 RUN = """
 import sys
 from pathlib import Path

@@ -19,19 +19,7 @@ from pix2pix.errors import UserError
 from pix2pix.order import permutation
 from pix2pix.shards import index_shard, open_split, read_manifest
 from tests.photographs import encoded, grayish, write_folder
-from tests.shard_runs import NUM_COLOR, NUM_PHOTOS, contents, plans_for, write, write_photos
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture(scope="module")
-def clean_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("clean")
-    assert write(plans_for(photos, out)) == NUM_PHOTOS
-    return out
+from tests.shard_runs import NUM_COLOR, NUM_PHOTOS, contents, plans_for, write
 
 
 def test_every_photograph_is_in_one_shard_or_among_the_rejects(
