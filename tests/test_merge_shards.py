@@ -42,6 +42,7 @@ def test_parts_in_any_order_are_merged_to_the_bytes_of_one_machine(
     clean_run: Path, photos: Path, tmp_path: Path, order: tuple[str, ...]
 ) -> None:
     done = [write_part(photos, tmp_path, f"{number}/3") for number in order]
+    (tmp_path / ".manifest.json.4711.tmp").write_bytes(b"of a merge that was killed")
     assert sum(done) == NUM_PHOTOS
     assert not (tmp_path / "manifest.json").exists()
     assert merge(tmp_path) == 0
