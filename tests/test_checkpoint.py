@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pix2pix.checkpoint import Checkpointer, complete_checkpoints, load_generator
+from pix2pix.checkpoint import Checkpointer, load_generator, newest_checkpoint
+from pix2pix.checkpoint_files import checkpoints, verify
 from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
+from pix2pix.run_directory import RunDirectory
 from tests.ranks import run_ranks
 from tests.training import fit, tensor_digests, tiny_config, trainer_of
 
@@ -22,6 +24,13 @@ def saved(tiny_shards, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     run = tmp_path_factory.mktemp("saved") / "run"
     result = run_ranks(fit, 2, tiny_config(tiny_shards, run))
     return run, result[0]["digests"]
+
+
+def good_checkpoints(run: Path) -> list[str]:
+    """Names of those that verify, newest first."""
+    config_hash = RunDirectory(run).config_hash()
+    found = checkpoints(run / "checkpoints")
+    return [path.name for path in found if verify(path, config_hash) is None]
 
 
 def restored_digests(config):
@@ -74,7 +83,7 @@ def test_an_incomplete_checkpoint_is_ignored_for_the_one_before(
 ):
     run = copy_of(saved, tmp_path)
     newer = shutil.copytree(run / "checkpoints/step_000000004", run / "checkpoints/step_000000009")
-    assert complete_checkpoints(run / "checkpoints")[0] == newer
+    assert good_checkpoints(run)[0] == newer.name
     shard = newer / "__1_0.distcp"
     if damage == "metadata":
         (newer / ".metadata").unlink()
@@ -84,8 +93,7 @@ def test_an_incomplete_checkpoint_is_ignored_for_the_one_before(
         shard.unlink()
     else:
         (newer / "state.json").write_text('{"step": 9')
-    names = [path.name for path in complete_checkpoints(run / "checkpoints")]
-    assert names == ["step_000000004"]
+    assert good_checkpoints(run) == ["step_000000004"]
     step, digests = run_ranks(restored_digests, 1, tiny_config(tiny_shards, run))[0]
     assert (step, digests) == (4, saved[1])
 
@@ -101,8 +109,7 @@ def test_a_damaged_checkpoint_is_told_and_does_not_stand_in_the_way_of_its_step(
     config = tiny_config(tiny_shards, run, total_steps=6)
     assert "ignoring step_000000006" in run_ranks(output_of_start, 1, config)[0]
     assert run_ranks(fit, 2, config)[0]["step"] == 6
-    names = [path.name for path in complete_checkpoints(run / "checkpoints")]
-    assert names == ["step_000000006", "step_000000004"]
+    assert good_checkpoints(run) == ["step_000000006", "step_000000004"]
 
 
 def test_without_any_complete_checkpoint_it_does_not_start_over_silently(
@@ -145,8 +152,7 @@ def test_saving_never_changes_the_run(tiny_shards, tmp_path):
 
 def test_a_save_without_room_is_one_clear_error_and_the_one_before_stays(saved, tmp_path):
     run_ranks(save_beyond_the_file_size_limit, 2, copy_of(saved, tmp_path))
-    names = [path.name for path in complete_checkpoints(tmp_path / "run/checkpoints")]
-    assert names == ["step_000000004"]
+    assert good_checkpoints(tmp_path / "run") == ["step_000000004"]
 
 
 def save_beyond_the_file_size_limit(run):
@@ -156,7 +162,9 @@ def save_beyond_the_file_size_limit(run):
     from tests.test_step import build
 
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    checkpointer = Checkpointer(run / "checkpoints", 3, distributed)
+    checkpointer = Checkpointer(
+        run / "checkpoints", 3, distributed, RunDirectory(run).config_hash()
+    )
     _, state, _ = build()
     state.step = 9
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing more is an error: EFBIG
@@ -167,7 +175,7 @@ def save_beyond_the_file_size_limit(run):
 
 
 def generator_digests(run):
-    generator, config, step = load_generator(run, complete_checkpoints(run / "checkpoints")[0])
+    generator, config, step = load_generator(run, newest_checkpoint(run))
     return tensor_digests(generator.state_dict()), config.image_size, step
 
 
