@@ -89,7 +89,7 @@ class Checkpointer:
         except (OSError, CheckpointException) as failure:
             error = (
                 f"could not save a checkpoint in {self.root}: {_reason(failure)}; the one before "
-                "it is untouched. Make room there and run the same command again"
+                "it is untouched. Mend that, and run the same command again"
             )
         self.distributed.raise_together(error)
 

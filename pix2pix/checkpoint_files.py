@@ -83,8 +83,9 @@ def fault_of(path: Path, config_hash: str) -> str | None:
         except OSError:
             return f"{name} is missing"
         if length != wanted:
-            word = "short" if length < wanted else "too long"
-            return f"{name} is {abs(length - wanted):,} bytes {word}"
+            count = abs(length - wanted)
+            unit = "byte" if count == 1 else "bytes"
+            return f"{name} is {count:,} {unit} {'short' if length < wanted else 'too long'}"
     return None
 
 
