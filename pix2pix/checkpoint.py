@@ -242,4 +242,4 @@ def _reason(error: BaseException) -> str:
         error = next(iter(error.failures.values()))[0]
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return str(error).splitlines()[0]
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -27,16 +27,16 @@ class Staging:
 
         It stays as it is until the next call.
         """
-        leaves = dict(_leaves(values))
-        sizes = {name: _size(leaf) for name, leaf in leaves.items()}
+        named = dict(leaves(values))
+        sizes = {name: _size(leaf) for name, leaf in named.items()}
         share: dict[str, Any] = {}
         for name in share_of(sizes, rank, world_size):
             inner = share
             for part in name[:-1]:
                 inner = inner.setdefault(part, {})
-            inner[name[-1]] = self._copy_of(name, leaves[name])
-        if torch.cuda.is_available():
-            torch.cuda.current_stream().synchronize()  # the copies of the GPU's tensors
+            inner[name[-1]] = self._copy_of(name, named[name])
+        if any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in named.values()):
+            torch.cuda.current_stream().synchronize()
         return share
 
     def _copy_of(self, name: Name, leaf: Any) -> Any:
@@ -47,6 +47,15 @@ class Staging:
             mine = torch.empty_like(leaf, device="cpu", pin_memory=leaf.is_cuda)
             self._memory[name] = mine
         return mine.copy_(leaf, non_blocking=True)
+
+
+def leaves(values: Mapping[str, Any], prefix: Name = ()) -> Iterator[tuple[Name, Any]]:
+    """Everything in nested dicts that is no dict, under the names that lead to it."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
 
 
 def share_of(sizes: Mapping[Name, int], rank: int, world_size: int) -> list[Name]:
@@ -64,14 +73,6 @@ def share_of(sizes: Mapping[Name, int], rank: int, world_size: int) -> list[Name
         if least == rank:
             mine.append(name)
     return mine
-
-
-def _leaves(values: Mapping[str, Any], prefix: Name = ()) -> Iterator[tuple[Name, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*prefix, name))
-        else:
-            yield (*prefix, name), value
 
 
 def _size(leaf: Any) -> int:
