@@ -116,7 +116,8 @@ def _measure_saves(
 
     def rounds() -> Iterator[tuple[float, float, float, float]]:
         numbers = range(options.repeats + 1)
-        for state.step in tqdm(numbers, "saves", ncols=80, disable=not distributed.is_main):
+        for number in tqdm(numbers, "saves", ncols=80, disable=not distributed.is_main):
+            state.step = number
             copy = seconds(plain_copy)
             copies.clear()
             stall = seconds(lambda: checkpointer.save(state, 0))
