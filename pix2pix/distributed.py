@@ -136,13 +136,17 @@ class Distributed:
             raise outcome[0]
         return outcome[0]  # type: ignore[return-value]
 
+    def everyones(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
+        """The (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
+        if self.world_size == 1:
+            return [word]
+        words: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(words, word, group=group)
+        return cast("list[T]", words)
+
     def raise_together(self, error: str | None) -> None:
         """Raise the first rank's `error` as UserError on every rank; no error anywhere: return."""
-        errors: list[str | None] = [error]
-        if self.world_size > 1:
-            errors = [None] * self.world_size
-            dist.all_gather_object(errors, error)
-        first = next((message for message in errors if message), None)
+        first = next(filter(None, self.everyones(error)), None)
         if first is not None:
             raise UserError(first)
 

@@ -2,12 +2,14 @@
 
 import json
 import platform
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
 from pix2pix.config import TrainConfig
 from pix2pix.durable import publish_json
 from pix2pix.errors import UserError
+from pix2pix.options import flags_of
 
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
 
@@ -26,6 +28,10 @@ class RunDirectory:
     def read_config(self) -> TrainConfig:
         """The configuration of the run. Raises UserError where there is none."""
         return self._read()[0]
+
+    def config_hash(self) -> str:
+        """Whose training this is. Raises UserError where there is none."""
+        return config_hash(*self._read())
 
     def claim(self, config: TrainConfig, shards_digest: str) -> list[str]:
         """Make the directory this training's, or go on in it; call it on one rank.
@@ -83,6 +89,18 @@ class RunDirectory:
             )
         free.pop("run_dir", None)  # a run may be moved
         return [f"{name}: {old} → {new}" for name, (new, old) in free.items()]
+
+
+def config_hash(config: TrainConfig, shards_digest: str) -> str:
+    """The identity of a training, 16 hex digits: what a checkpoint says whose it is.
+
+    Fields at their default are left out, so that one that a later version adds changes no hash.
+    """
+    defaults = {name: flag.default for name, flag in flags_of(TrainConfig).items()}
+    chosen = {name: v for name, v in config.identity().items() if v != defaults[name]}
+    numbers = {n: float(v) if isinstance(v, int) else v for n, v in chosen.items()}  # 10 is 10.0
+    text = json.dumps([numbers, shards_digest], sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

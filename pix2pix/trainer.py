@@ -28,7 +28,7 @@ from pix2pix.errors import UserError
 from pix2pix.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.log import RunLog, peak_memory_gib
 from pix2pix.reader import ShardReader
-from pix2pix.run_directory import RunDirectory
+from pix2pix.run_directory import RunDirectory, config_hash
 from pix2pix.shards import open_split, read_manifest
 from pix2pix.state import build_state
 from pix2pix.step import AdversarialStep, StepMetrics, default_precision
@@ -83,7 +83,10 @@ class Trainer:
             distributed.say(f"changed since the last start: {change}")
         self.color_space = ColorSpace(config.color_space)
         self.state = build_state(config, distributed.device, fp16=precision == "fp16")
-        self.checkpointer = Checkpointer(self.run.checkpoints, config.keep_checkpoints, distributed)
+        identity = config_hash(config, self.train.split.digest)
+        self.checkpointer = Checkpointer(
+            self.run.checkpoints, config.keep_checkpoints, distributed, identity
+        )
         distributed.on_main(partial(check_free_disk, self.run.root, self.state.num_bytes))
         self.step = self._parallel_step(precision)
         self._restore()
@@ -182,12 +185,11 @@ class Trainer:
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)
 
     def _restore(self) -> None:
-        newest = self.checkpointer.newest()
+        newest, init_from = self.checkpointer.restore(self.state), self.config.init_from
         if newest is not None:
-            self.checkpointer.restore(newest, self.state)
             self.distributed.say(f"going on from step {self.state.step} ({newest})")
-        elif self.config.init_from is not None:
-            source = restore_networks(self.config.init_from, self.config, self.state)
+        elif init_from is not None:
+            source = restore_networks(init_from, self.config, self.state, self.distributed)
             self.distributed.say(f"starting from the weights of {source}")
 
     def _parallel_step(self, precision: str) -> AdversarialStep:

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
     "color config distributed durable errors losses machine networks options order photo shards",
-    "cli cli_help contact_sheet data log metrics photo_files reader run_directory state",
+    "checkpoint_files checkpoint_share cli cli_help contact_sheet data log metrics photo_files "
+    "reader run_directory state",
     "checkpoint evaluation step",
     "colorizer trainer",
     "benchmark",
@@ -27,6 +28,7 @@ TOP = len(FLOORS) - 1  # data_prep, scripts and slurm too
 # Data preparation starts many processes, and torch would cost each 500 MB: it uses these alone.
 USED_BY_DATA_PREP = {"cli", "durable", "errors", "machine", "options", "order", "photo", "shards"}
 WITHOUT_TORCH = USED_BY_DATA_PREP | {
+    "checkpoint_files",
     "cli_help",
     "config",
     "contact_sheet",

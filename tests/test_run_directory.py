@@ -1,11 +1,13 @@
 """Promises of the run directory: it belongs to one training, and says what changed."""
 
+import dataclasses
 import json
 
 import pytest
 
+from pix2pix.config import IDENTITY_FIELDS
 from pix2pix.errors import UserError
-from pix2pix.run_directory import RunDirectory
+from pix2pix.run_directory import RunDirectory, config_hash
 from tests.training import tiny_config
 
 
@@ -60,3 +62,21 @@ def test_a_folder_that_can_not_be_written_is_a_clear_error(tmp_path):
     run = RunDirectory(tmp_path / "file" / "run")
     with pytest.raises(UserError, match="can't write to run_dir"):
         run.claim(tiny_config(tmp_path / "shards", run.root), "digest")
+
+
+def test_config_hash_is_the_identity_and_nothing_else(tmp_path):
+    config = tiny_config(tmp_path, tmp_path / "run", l1_weight=10.0)
+    mine = config_hash(config, "digest")
+    same = dataclasses.replace(config, total_steps=9, num_workers=3, l1_weight=10)
+    assert config_hash(same, "digest") == mine
+    others = [dataclasses.replace(config, seed=1), dataclasses.replace(config, dropout=False)]
+    hashes = {mine, config_hash(config, "other"), *(config_hash(o, "digest") for o in others)}
+    assert len(hashes) == 4
+
+
+def test_an_identity_field_at_its_default_leaves_the_hash_as_it_was(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, tmp_path / "run")
+    now = config_hash(config, "digest")
+    fields = [name for name in IDENTITY_FIELDS if name != "gan_loss"]
+    monkeypatch.setattr("pix2pix.config.IDENTITY_FIELDS", fields)  # of an earlier version
+    assert config_hash(config, "digest") == now
