@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pix2pix.checkpoint import Checkpointer, restore_networks
+from pix2pix.cli_help import wrap
 from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.data import (
@@ -170,8 +171,11 @@ class Trainer:
         self.log.record(failed.number, {"skipped": failed.networks, "samples": keys})
         more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
         self.log.line(
-            f"step {failed.number}: the numbers of the {' and the '.join(failed.networks)} are not "
-            f"finite, its update is skipped; samples: {', '.join(keys[:NUM_NAMED])}{more}"
+            wrap(
+                f"step {failed.number}: the gradient of the {' and of the '.join(failed.networks)} "
+                f"is not finite, so this update is skipped; samples: "
+                f"{', '.join(keys[:NUM_NAMED])}{more}"
+            )
         )
 
     def _log_scalars(self) -> None:
