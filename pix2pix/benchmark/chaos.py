@@ -125,7 +125,7 @@ def _figures(found: Findings, kills: int, same_weights: bool, seconds: float) ->
         "order_is_the_undisturbed_one": "yes" if not found.out_of_order else "no",
         "largest_loss_difference": found.loss_difference,
         "final_weights_are_bit_equal": "yes" if same_weights else "no",
-        "survivors_ended_within_seconds": found.survivor_seconds,
+        "last_survivor_seconds": found.survivor_seconds,
         "broken_promises": len(found.broken),
         "total_seconds": seconds,
     }

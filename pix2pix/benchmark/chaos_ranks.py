@@ -102,12 +102,17 @@ class Ranks:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def status(self, number: int) -> int:
+        """Wait for a rank, or the launcher (0): exit status, or minus the signal that ended it."""
+        child = self._children[number]
+        if isinstance(child, subprocess.Popen):
+            return child.wait()
+        child.join()
+        return int(child.exitcode)
+
     def statuses(self) -> list[int]:
-        """Exit statuses of what was started, minus the signal for what was killed."""
-        return [
-            child.wait() if isinstance(child, subprocess.Popen) else _exit_status(child)
-            for child in self._children
-        ]
+        """`status` of whatever was started."""
+        return [self.status(number) for number in range(len(self._children))]
 
     def output(self) -> str:
         """What all of them have printed."""
@@ -155,12 +160,6 @@ def _rank_main(variables: dict[str, str], log: Path, flags: list[str]) -> None:
     # Loader workers are forked from their rank: another server would import torch again.
     multiprocessing.set_start_method("fork", force=True)
     main(train_traced, TrainConfig, flags)
-
-
-def _exit_status(process: BaseProcess) -> int:
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 def _is_alive(pid: int) -> bool:

@@ -147,9 +147,9 @@ class DisturbedTraining:
             for mine, undisturbed in zip(losses, self.expected_losses[step], strict=True):
                 difference = abs(mine - undisturbed) / abs(undisturbed)
                 self.found.loss_difference = max(self.found.loss_difference, difference)
-        expect(
-            self.found.loss_difference < LOSS_TOLERANCE, "the losses differ by more than rounding"
-        )
+        within = self.found.loss_difference < LOSS_TOLERANCE
+        expect(within, "the losses differ by more than rounding")
+        self._newest_step()  # looks at every checkpoint
 
     def is_bit_equal_to_its_twin(self) -> bool:
         """Whether both trainings ended with the same state, to the bit."""
