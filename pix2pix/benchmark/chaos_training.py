@@ -14,7 +14,7 @@ from pix2pix.benchmark.chaos_ranks import Ranks
 from pix2pix.run_directory import RunDirectory
 from pix2pix.state import build_state
 
-SURVIVOR_SECONDS = 30.0
+SURVIVOR_SECONDS = 60.0
 START_SECONDS = 120.0
 FINISH_SECONDS = 3600.0
 
@@ -120,7 +120,9 @@ class DisturbedTraining:
         start.kill(victims)
         killed = time.monotonic()
         ended = start.wait(SURVIVOR_SECONDS)
-        self.found.survivor_seconds = max(self.found.survivor_seconds, time.monotonic() - killed)
+        if not kill.launched:  # a launcher takes its own time
+            seconds = time.monotonic() - killed
+            self.found.survivor_seconds = max(self.found.survivor_seconds, seconds)
         self.found.expect(ended, f"a process outlived another by {SURVIVOR_SECONDS:.0f} s")
         if not ended:
             start.kill(start.running())
