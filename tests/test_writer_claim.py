@@ -206,6 +206,25 @@ def test_of_three_that_start_at_once_one_gets_it(tmp_path, stale):
         assert sorted(race(root)) == ["has it", "refused", "refused"], number
 
 
+def test_a_starter_that_was_slow_leaves_the_claim_of_one_that_was_faster(
+    tmp_path, starter, monkeypatch
+):
+    leave_claim(tmp_path / "run", process_start=0)
+    faster = []
+    is_dead = writer_claim._Sight.is_dead
+
+    def is_dead_and_the_other_is_faster(sight):
+        dead = is_dead(sight)
+        if dead and not faster:
+            faster.append(claimed(starter))
+        return dead
+
+    monkeypatch.setattr(writer_claim._Sight, "is_dead", is_dead_and_the_other_is_faster)
+    with pytest.raises(UserError, match="is being trained by") as refused:
+        acquire(tmp_path / "run")
+    assert f"process {faster[0].pid})" in str(refused.value)
+
+
 def race(root: Path) -> list[str]:
     """What became of three forked processes that claim at the same moment."""
     start, done = time.monotonic() + 0.02, os.pipe()
