@@ -71,9 +71,8 @@ class Trainer:
 
         self.run = RunDirectory(config.run_dir)
         self.writer = WriterClaim(config.run_dir)
-        patience = min(
-            WAIT_SECONDS, distributed.timeout.total_seconds() / 2
-        )  # the others wait, too
+        # The other ranks wait for this one, and not for ever.
+        patience = min(WAIT_SECONDS, distributed.timeout.total_seconds() / 2)
         distributed.on_main(partial(self.writer.acquire, patience))
         try:
             self._load(precision)
@@ -150,6 +149,7 @@ class Trainer:
         return last or (every > 0 and self.state.step % every == 0)
 
     def _should_stop(self) -> bool:
+        """Whether this rank was told to stop."""
         limit = self.config.time_limit_minutes
         late = limit is not None and time.monotonic() - self.started >= 60 * limit
         stop = late or self.stop_request.received is not None

@@ -194,8 +194,8 @@ class WriterClaim:
 
     def _sweep(self, now: float) -> None:
         """Remove what starters left that were killed in the midst of a claim."""
-        for file in self.root.glob(f"{FOLDER}.*/*"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # other starters come and go
+            for file in self.root.glob(f"{FOLDER}.*/*"):
                 if now - file.stat().st_mtime > SILENT_SECONDS:
                     shutil.rmtree(file.parent)
 

@@ -74,7 +74,8 @@ def said(process: subprocess.Popen[str]) -> str:
 def claimed(starter) -> subprocess.Popen[str]:
     process = starter()
     tell(process)
-    assert said(process) == "has it"
+    while (line := said(process)) != "has it":
+        assert line.startswith("taking over ")
     return process
 
 
@@ -238,8 +239,9 @@ def race(root: Path) -> list[str]:
                 try:
                     acquire(root)
                     os.write(answer[1], b"has it")
-                except UserError:
-                    os.write(answer[1], b"refused")
+                except UserError as error:
+                    refused = "is being trained by" in str(error)
+                    os.write(answer[1], b"refused" if refused else str(error).encode())
                 os.close(done[1])
                 os.read(done[0], 1)  # who has it lives until everybody has answered
             os._exit(0)
