@@ -10,6 +10,7 @@ from pix2pix.benchmark.chaos_training import DisturbedTraining, Findings
 from pix2pix.errors import UserError
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 @pytest.mark.parametrize(
     "kills",
     [
