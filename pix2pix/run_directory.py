@@ -10,6 +10,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.durable import publish_json
 from pix2pix.errors import UserError
 from pix2pix.options import flags_of
+from pix2pix.writer_claim import FOLDER
 
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
 
@@ -38,12 +39,12 @@ class RunDirectory:
 
         config: resolved; shards_digest: identity of the train split's content.
         Returns what changed since the last start, a line each. Raises UserError where the
-        directory belongs to a training of another identity, or can't be written.
+        directory belongs to a training of another identity that has begun, or can't be written.
         """
         changes: list[str] = []
         if self.config_file.exists():
             changes = self._compare(config, shards_digest)
-        elif self.root.exists() and any(self.root.iterdir()):
+        elif self.root.exists() and any(f for f in self.root.iterdir() if not _is_claim(f)):
             raise UserError(
                 f"{self.root} has files but no config.json, so it is no run directory; "
                 "choose another --run_dir"
@@ -59,6 +60,11 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"can't write to run_dir {self.root}: {error.strerror}") from error
         return changes
+
+    def _has_begun(self) -> bool:
+        """Whether there is something to lose: a checkpoint, damaged or not, or metrics."""
+        logged = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
+        return logged or any(self.checkpoints.glob("step_*"))
 
     def _read(self) -> tuple[TrainConfig, str]:
         """The configuration and the digest of the shards that `claim` wrote."""
@@ -82,6 +88,8 @@ class RunDirectory:
         rows = [f"{name}: {old!r} there, {new!r} here" for name, (new, old) in identity.items()]
         if their_digest != shards_digest:
             rows.append("shards: the photographs in the train split are others")
+        if rows and not self._has_begun():  # a start that failed must not bind the next one
+            return ["everything: no step was trained here yet"]
         if rows:
             raise UserError(
                 f"{self.root} belongs to another training ({'; '.join(rows)}); "
@@ -101,6 +109,10 @@ def config_hash(config: TrainConfig, shards_digest: str) -> str:
     numbers = {n: float(v) if isinstance(v, int) else v for n, v in chosen.items()}  # 10 is 10.0
     text = json.dumps([numbers, shards_digest], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_claim(path: Path) -> bool:
+    return path.name.startswith(FOLDER)  # of this very start: the right to write comes first
 
 
 def versions() -> dict[str, str]:

@@ -31,8 +31,7 @@ def evaluate(options: EvaluateOptions) -> int:
     from pix2pix.distributed import Distributed  # heavy: only when the work starts
     from pix2pix.evaluation import evaluate_run, report_table, write_report
 
-    distributed = Distributed()
-    try:
+    with Distributed() as distributed:
         report = evaluate_run(
             options.run_dir,
             options.shards,
@@ -43,8 +42,6 @@ def evaluate(options: EvaluateOptions) -> int:
         )
         distributed.on_main(lambda: write_report(options.out, report))
         distributed.say(f"{report_table(report)}\nreport: {options.out}")
-    finally:
-        distributed.shutdown()
     return 0
 
 

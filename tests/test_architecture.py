@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
-    "color config distributed durable errors losses machine networks options order photo shards",
+    "color config distributed durable errors losses machine networks options order photo shards "
+    "writer_claim",
     "checkpoint_files checkpoint_share cli cli_help contact_sheet data log metrics photo_files "
     "reader run_directory state",
-    "checkpoint evaluation step",
+    "checkpoint evaluation step step_watch",
     "colorizer trainer",
     "benchmark",
 )
@@ -34,6 +35,7 @@ WITHOUT_TORCH = USED_BY_DATA_PREP | {
     "contact_sheet",
     "photo_files",
     "run_directory",
+    "writer_claim",
 }
 WITHOUT_RANKS = {"color", "losses", "networks", "order"}
 

@@ -33,10 +33,25 @@ def test_other_photographs_are_another_training(tmp_path):
     run = RunDirectory(tmp_path / "run")
     config = tiny_config(tmp_path / "shards", tmp_path / "run")
     run.claim(config, "digest")
+    run.metrics_file.write_text('{"step": 1}\n')
     before = run.config_file.read_bytes()
     with pytest.raises(UserError, match="photographs in the train split are others"):
         run.claim(config, "other digest")
     assert run.config_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("begun", ["metrics.jsonl", "checkpoints/step_000000001"])
+def test_a_start_that_failed_before_its_first_step_does_not_bind_the_next(tmp_path, begun):
+    run = RunDirectory(tmp_path / "run")
+    run.claim(tiny_config(tmp_path / "shards", run.root, seed=1), "digest")
+    run.checkpoints.mkdir()
+    other = tiny_config(tmp_path / "shards", run.root, seed=2)
+    assert run.claim(other, "other digest") == ["everything: no step was trained here yet"]
+    assert run.read_config() == other
+    (run.root / begun).parent.mkdir(exist_ok=True)
+    (run.root / begun).write_text("{}")
+    with pytest.raises(UserError, match="seed: 2 there, 1 here"):
+        run.claim(tiny_config(tmp_path / "shards", run.root, seed=1), "other digest")
 
 
 def test_a_moved_run_goes_on(tmp_path):
