@@ -14,8 +14,8 @@ from pix2pix.benchmark.chaos_ranks import Ranks
 from pix2pix.run_directory import RunDirectory
 from pix2pix.state import build_state
 
-# Until the others of a killed process have ended. At once, but for one that was killed before it had
-# joined them: they can only wait for it, until the time-out of FLAGS.
+# Until the others of a killed process have ended: at once, but where it was killed before it had
+# joined them. Then they can only wait for it, until the time-out of FLAGS.
 SURVIVOR_SECONDS = 60.0
 START_SECONDS = 120.0
 FINISH_SECONDS = 3600.0
