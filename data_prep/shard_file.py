@@ -13,6 +13,7 @@ from tarfile import BLOCKSIZE, USTAR_FORMAT, TarInfo
 
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
 from data_prep.photos import Photo, Source
+from data_prep.resize import RESIZER
 from pix2pix.durable import aside, publish, publish_aside
 from pix2pix.errors import UserError
 from pix2pix.photo import PhotoError
@@ -23,8 +24,9 @@ from pix2pix.shards import COLOR, GRAY, Shard
 class Prep:
     """Everything that decides a split's bytes, but for the photographs' own.
 
-    photos: digest of the list of photographs, of which there are num_photos. The others are
-    make_shards' options. Another value in any field makes another split.
+    photos: digest of the list of photographs, of which there are num_photos. resizer: the library
+    that resizes, which differs by machine. The others are make_shards' options. Another value in
+    any field makes another split.
     """
 
     photos: str
@@ -36,6 +38,7 @@ class Prep:
     min_short_side: int
     min_chroma: float
     jpeg_quality: int = JPEG_QUALITY
+    resizer: str = RESIZER
 
 
 @dataclass(frozen=True)
