@@ -147,9 +147,9 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
             except PhotoError as error:
                 rejects.append(Reject(photo.name, error.reason))
             else:
-                members = _sample(index, photo, pair)
-                digest.update(members)
-                file.write(members)
+                for part in _sample(index, photo, pair):
+                    digest.update(part)
+                    file.write(part)
             count()
         end = bytes(2 * BLOCKSIZE)
         digest.update(end)
@@ -167,8 +167,8 @@ def _read(source: Source, photo: Photo) -> bytes:
         raise PhotoError("unreadable", f"cannot be read: {error}") from error
 
 
-def _sample(index: int, photo: Photo, pair: Pair) -> bytes:
-    """The tar members of one sample. KEY is unique in all splits of one list of photographs."""
+def _sample(index: int, photo: Photo, pair: Pair) -> Iterator[bytes]:
+    """A sample's tar members, in pieces. KEY is unique in all splits of a list of photographs."""
     key = f"{index:09d}"
     about = {
         "source": photo.name,
@@ -178,20 +178,29 @@ def _sample(index: int, photo: Photo, pair: Pair) -> bytes:
         "photo_width": pair.photo_width,
         "photo_height": pair.photo_height,
     }
-    return b"".join(
-        [
-            _member(f"{key}.{GRAY}", pair.gray_jpeg),
-            _member(f"{key}.{COLOR}", pair.color_jpeg),
-            _member(f"{key}.json", json.dumps(about).encode()),
-        ]
-    )
+    for name, data in (
+        (GRAY, pair.gray_jpeg),
+        (COLOR, pair.color_jpeg),
+        ("json", json.dumps(about).encode()),
+    ):
+        yield _header(f"{key}.{name}", len(data))
+        yield data
+        yield bytes(-len(data) % BLOCKSIZE)
 
 
-def _member(name: str, data: bytes) -> bytes:
-    """Header, data, padding. No time, owner or anything else that could differ between runs."""
-    info = TarInfo(name)
-    info.size = len(data)
-    return info.tobuf(USTAR_FORMAT) + data + bytes(-len(data) % BLOCKSIZE)
+# No time, owner or anything else that could differ between runs; checksum left blank.
+_BLANK = bytearray(TarInfo().tobuf(USTAR_FORMAT))
+_CHECKSUM = slice(148, 156)
+_BLANK[_CHECKSUM] = b" " * 8
+
+
+def _header(name: str, size: int) -> bytes:
+    """A tar header as POSIX.1-1988 has it; by TarInfo, three of them cost 2 % of a pair."""
+    header = _BLANK.copy()
+    header[: len(name)] = name.encode()
+    header[124:135] = b"%011o" % size
+    header[_CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 def _to_json(sidecar: Sidecar) -> bytes:
