@@ -16,6 +16,7 @@ from data_prep.photos import Photo, Source
 from data_prep.resize import RESIZER
 from pix2pix.durable import aside, publish, publish_aside
 from pix2pix.errors import UserError
+from pix2pix.machine import keep_freed_memory
 from pix2pix.photo import PhotoError
 from pix2pix.shards import COLOR, GRAY, Shard
 
@@ -91,6 +92,7 @@ def make_shard(task: ShardTask, count: Callable[[], None]) -> None:
     Memory is one photograph's. The bytes depend on the task alone. Raises UserError where the disk
     is full or will not have it; nothing half-written remains.
     """
+    keep_freed_memory()
     with disk_errors(task.root):
         try:
             sidecar = _write_tar(task, count)

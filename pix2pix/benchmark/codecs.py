@@ -16,6 +16,7 @@ from PIL import Image
 from data_prep.pairs import HEADROOM, JPEG_QUALITY, picture_size
 from data_prep.photos import Photo, Source
 from data_prep.resize import resize
+from pix2pix.machine import keep_freed_memory
 from pix2pix.photo import luma, open_photo, open_reduced
 
 _EQUAL_DECIBELS = 100.0  # in place of infinity
@@ -43,6 +44,7 @@ def codec_rate(
 
 def encode_pairs(source: Source, photos: Sequence[Photo], short_side: int, num_pairs: int) -> None:
     """Encode `num_pairs` pairs, of one photograph after the other, and throw them away."""
+    keep_freed_memory()
     files = [source.read(photo) for photo in photos[:num_pairs]]
     for file in islice(cycle(files), num_pairs):
         encode_pair(file, short_side)

@@ -47,6 +47,7 @@ def img2dataset_rate(
     ours, theirs = context.Pipe()
     server = context.Process(target=_serve, args=(source, photos, theirs), daemon=True)
     server.start()
+    theirs.close()  # or nobody would notice if the server died
     try:
         address = f"http://127.0.0.1:{ours.recv()}"
         numbers = islice(cycle(range(len(photos))), num_photos)
