@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
-    "color config distributed durable errors losses machine networks options order photo shards",
-    "cli cli_help contact_sheet data log metrics photo_files reader run_directory state",
+    "color config distributed durable errors losses machine networks options order photo shards "
+    "stop",
+    "cli cli_help contact_sheet data log metrics photo_files preflight reader run_directory state",
     "checkpoint evaluation step",
     "colorizer trainer",
     "benchmark",
@@ -31,7 +32,9 @@ WITHOUT_TORCH = USED_BY_DATA_PREP | {
     "config",
     "contact_sheet",
     "photo_files",
+    "preflight",
     "run_directory",
+    "stop",
 }
 WITHOUT_RANKS = {"color", "losses", "networks", "order"}
 
