@@ -1,0 +1,111 @@
+"""The jobs, as they are pickled at submission and called on every rank."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pix2pix.config import TrainConfig
+from pix2pix.errors import UserError
+from pix2pix.stop import StopRequest
+from slurm.process_group import Member, join
+from slurm.records import Records
+from slurm.requeue import STOPPED, Verdict, requeue, verdict_on
+from slurm.scheduler import SchedulerError
+from slurm.snapshot import check_snapshot
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A training: every start of the job goes on where the last one stopped.
+
+    snapshot: the code that it must run; None, whatever runs.
+    """
+
+    config: TrainConfig
+    snapshot: Path | None = None
+
+    def __call__(self) -> int:
+        """Train on this rank. Returns, and under SLURM exits with, 0 or 75 as scripts/train.py."""
+        member, records = Member.of(os.environ), Records(self.config.run_dir)
+        # Before the imports: they take a minute on a busy file system. Until it ends nobody but
+        # SLURM kills this process, and submitit's handlers are out of the way.
+        with StopRequest(patient=True).listening() as stop:
+            with telling_errors(records, member):
+                if self.snapshot is not None:
+                    check_snapshot(self.snapshot)
+                step, first_step, asked_to_stop = self._fit(member, records, stop)
+            if member.rank > 0 or step is None:
+                return 0
+            return conclude(member, records, step, first_step, asked_to_stop)
+
+    def _fit(
+        self, member: Member, records: Records, stop: StopRequest
+    ) -> tuple[int | None, int, bool]:
+        """(step at which it was stopped or None, first step, a signal asked for it)."""
+        distributed = join(member, records.folder)
+        import torch
+
+        from pix2pix.trainer import Outcome, Trainer
+
+        trainer = Trainer(self.config, distributed, stop)
+        first_step = trainer.state.step
+        attempt = {"job": member.job_id, "restarts": member.restarts}
+        if distributed.is_main:
+            where = {"nodes": member.num_nodes, "ranks": member.world_size}
+            records.add("started", **attempt, step=first_step, **where)
+        outcome = trainer.fit()
+        if distributed.is_main:
+            records.add("ended", **attempt, step=trainer.state.step, outcome=outcome.value)
+        asked = distributed.sum(
+            torch.tensor(float(stop.received is not None)).to(distributed.device)
+        )
+        distributed.shutdown()
+        stopped_at = trainer.state.step if outcome is Outcome.STOPPED else None
+        return stopped_at, first_step, bool(asked)
+
+
+@contextmanager
+def telling_errors(records: Records, member: Member) -> Iterator[None]:
+    """Keep a rank's error for people, and end the rank at once: the others must not wait for it.
+
+    Outside of a job, errors are the caller's.
+    """
+    try:
+        yield
+    except Exception as error:
+        if member.job_id is None:
+            raise
+        records.tell_error(member.attempt, member.name, error)
+        if isinstance(error, UserError):
+            if member.rank == 0:
+                print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # An orderly exit waits for threads that wait for ranks.
+        os._exit(2 if isinstance(error, UserError) else 1)
+
+
+def conclude(
+    member: Member, records: Records, step: int, first_step: int, asked_to_stop: bool
+) -> int:
+    """Rank 0's last word on a stopped training: requeue it, or say why not."""
+    if not member.is_slurm or member.job_id is None:
+        return STOPPED
+    try:
+        verdict = verdict_on(member.job_id, step, first_step, asked_to_stop)
+        if verdict.requeue:
+            print(f"requeueing job {member.job_id} at step {step}: {verdict.reason}", flush=True)
+            records.add("requeued", job=member.job_id, restarts=member.restarts, step=step)
+            requeue(member.job_id)
+            return 0
+    except SchedulerError as error:
+        verdict = Verdict(False, f"SLURM refuses: {error}; submit it again to go on")
+    print(f"not requeued: {verdict.reason}", flush=True)
+    records.add("not requeued", job=member.job_id, step=step, reason=verdict.reason)
+    sys.exit(STOPPED)
