@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  run these, and those of launcher, wheel and documentation"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
+	@echo "make cluster   start a SLURM on this machine; make cluster-stop ends it"
 	@echo "make board     show the curves and pictures of every run in runs/"
 	@echo "make clean     remove caches and builds; environment, runs and out stay"
 
@@ -40,6 +41,13 @@ lint: $(VENV)/.installed-dev
 
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+.PHONY: cluster cluster-stop
+cluster: $(VENV)/.installed-demo
+	$(BIN)/python -m slurm.local_cluster start
+
+cluster-stop: $(VENV)/.installed-demo
+	$(BIN)/python -m slurm.local_cluster stop
 
 .PHONY: board
 board: $(VENV)/.installed-demo
