@@ -41,7 +41,7 @@ def decide(*, step: int, first_step: int, asked_to_stop: bool, state: str, reaso
         return Verdict(False, "its --time_limit_minutes are over; submit it again to go on")
     timed_out = state in ("TIMEOUT", "COMPLETING") and reason == "TimeLimit"
     if state not in ("RUNNING", "SUSPENDED") and not timed_out:
-        return Verdict(False, f"the job is {state}: it is not to go on")
+        return Verdict(False, f"it is cancelled, or SLURM ends it itself ({state.lower()})")
     if step <= first_step:
         return Verdict(False, "no step since its last start: it would circle for ever")
     return Verdict(True, f"{step - first_step} steps since its last start")

@@ -19,6 +19,7 @@ from pix2pix.run_directory import RunDirectory
 from pix2pix.shards import open_split, read_manifest
 from slurm.job import TrainJob
 from slurm.launch import Launch, check_cluster, run_locally, submit
+from slurm.local_cluster import use_local_cluster
 from slurm.options import ClusterOptions
 from slurm.records import Records
 from slurm.requeue import STOPPED
@@ -178,4 +179,5 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 
 if __name__ == "__main__":
+    use_local_cluster()
     main({"train": (train, (ClusterOptions, TrainConfig))})
