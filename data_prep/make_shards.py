@@ -4,6 +4,7 @@
 
 Stop it as you like: the same command goes on where it was, to the same bytes, with any number of
 workers. Another --split goes into the same folder. What is left out is in rejected.jsonl.
+Several machines share the work with --part 1/2 on one, --part 2/2 on the other, then merge_shards.
 """
 
 import sys
@@ -11,10 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.assembly import REJECTED, summarize
+from data_prep.ownership import Part
 from data_prep.photos import FolderSource, digest_photos
 from data_prep.progress import Progress
 from data_prep.shard_file import Prep
-from data_prep.writer import REJECTED, plan_splits, summarize, write_splits
+from data_prep.writer import plan_splits, write_splits
 from pix2pix.cli import main, option
 from pix2pix.errors import UserError
 from pix2pix.machine import num_cores
@@ -40,6 +43,9 @@ class MakeShardsOptions:
     samples_per_shard: int = option(1000, help="most pairs that a shard holds", unit="pairs")
     num_workers: int = option(0, help="processes; 0 is one per core", unit="processes")
     seed: int = option(0, help="of the order in which photographs are put into shards")
+    part: str | None = option(
+        None, help="make this share of the shards, then merge_shards all shares", metavar="I/N"
+    )
     val_fraction: float = option(0.0, help="share to cut off as split val", unit="0..1")
     min_chroma: float = option(
         4.0, help="least mean of max - min of R, G, B, to tell colour from gray", unit="0..255"
@@ -65,6 +71,8 @@ class MakeShardsOptions:
                 raise UserError(f"--{name} {value}: give {smallest} or more")
         if self.val_fraction >= 1:
             raise UserError(f"--val_fraction {self.val_fraction:g}: give a share below 1, as 0.05")
+        if self.part is not None:
+            Part.parse(self.part)
 
 
 def make_shards(options: MakeShardsOptions) -> int:
@@ -89,19 +97,32 @@ def make_shards(options: MakeShardsOptions) -> int:
     )
     plans = plan_splits(options.out, options.split, source, photos, prep)
     num_workers = options.num_workers or num_cores()
+    part = Part.parse(options.part) if options.part else None
     with Progress("photographs") as progress:
-        num_done = write_splits(plans, num_workers, progress)
-    splits = read_manifest(options.out).splits
-    for plan in plans:
-        print(_describe(splits[plan.split], plan.num_photos))
-        _warn_of_rejects(options.out, splits[plan.split], plan.num_photos)
+        num_done = write_splits(plans, num_workers, progress, part)
+    if part is None:
+        splits = read_manifest(options.out).splits
+        for plan in plans:
+            report(options.out, splits[plan.split])
     if num_done:
         seconds = time.monotonic() - started
         rate = num_done / seconds
         print(f"{num_done:,} photographs in {seconds:.0f} s, {rate:.0f} per second: {options.out}")
     else:
-        print(f"nothing to do: {options.out} is finished")
+        print(f"nothing to do: {f'part {part} of ' if part else ''}{options.out} is finished")
+    if part is not None:
+        print(
+            f"part {part} is done. When all {part.count} are, and their files lie in one folder:\n"
+            f"    python -m data_prep.merge_shards --shards {options.out}"
+        )
     return 0
+
+
+def report(out: Path, split: Split) -> None:
+    """Print what `split` holds, and a warning if much of it is left out."""
+    num_photos = split.num_samples + sum(split.rejected.values())
+    print(_describe(split, num_photos))
+    _warn_of_rejects(out, split, num_photos)
 
 
 def _describe(split: Split, num_photos: int) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from errno import EDQUOT, ENOSPC
@@ -74,12 +74,17 @@ class ShardTask:
     @property
     def tar(self) -> Path:
         """Where the shard goes."""
-        return self.root / f"{self.split}-{self.index:06d}.tar"
+        return self.root / shard_name(self.split, self.index)
 
     @property
     def sidecar(self) -> Path:
         """Where the sidecar goes."""
         return self.tar.with_suffix(".json")
+
+
+def shard_name(split: str, index: int) -> str:
+    """Name of the tar file of shard `index`."""
+    return f"{split}-{index:06d}.tar"
 
 
 def make_shard(task: ShardTask, count: Callable[[], None]) -> None:
@@ -108,14 +113,23 @@ def read_sidecar(path: Path) -> Sidecar | None:
         return None
 
 
-def is_done(task: ShardTask) -> bool:
-    """Whether the task's sidecar is there, and the shard as large as it says."""
-    sidecar = read_sidecar(task.sidecar)
-    if sidecar is None or sidecar.prep != task.prep:
-        return False
-    if not sidecar.shard.num_samples:
-        return True
-    return task.tar.is_file() and task.tar.stat().st_size == sidecar.shard.bytes
+def finished_sidecar(tar: Path, prep: Prep) -> Sidecar | None:
+    """The sidecar of the shard at `tar` if that was made with `prep` and is as large as it says."""
+    sidecar = read_sidecar(tar.with_suffix(".json"))
+    if sidecar is None or sidecar.prep != prep or sidecar.shard.name != tar.name:
+        return None
+    if sidecar.shard.num_samples:
+        return sidecar if tar.is_file() and tar.stat().st_size == sidecar.shard.bytes else None
+    return sidecar
+
+
+def differences(
+    earlier: Mapping[str, object], later: Mapping[str, object], form: str = "{} {} there, {} now"
+) -> str:
+    """What differs between two `Prep`s as mappings, each as `form` tells (name, earlier, later)."""
+    names = [*later, *(name for name in earlier if name not in later)]
+    changed = [name for name in names if earlier.get(name) != later.get(name)]
+    return "; ".join(form.format(name, earlier.get(name), later.get(name)) for name in changed)
 
 
 @contextmanager

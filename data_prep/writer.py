@@ -4,39 +4,31 @@ Shard i is slice i of a seeded permutation of the sources, so every shard is a t
 any number of processes makes the same bytes, and a run that was killed goes on where it was.
 """
 
-import json
-import os
 import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
+from data_prep.ownership import Part, own
 from data_prep.photos import Photo, Source
 from data_prep.progress import Progress
 from data_prep.shard_file import (
     Prep,
-    Reject,
     ShardTask,
     Sidecar,
+    differences,
     disk_errors,
-    is_done,
+    finished_sidecar,
+    make_shard,
     read_sidecar,
 )
-from data_prep.workers import make_shards_in_parallel, own
-from pix2pix.durable import publish
+from data_prep.workers import work_in_parallel
+from pix2pix.durable import leftovers
 from pix2pix.errors import UserError
 from pix2pix.order import permutation
-from pix2pix.shards import (
-    MANIFEST,
-    Manifest,
-    Split,
-    check_shard,
-    read_manifest,
-    write_manifest,
-)
+from pix2pix.shards import MANIFEST, Manifest
 
-REJECTED = "rejected.jsonl"
 VAL = "val"
 
 _SPLIT_NAME = re.compile(r"[a-z0-9_]+")
@@ -69,14 +61,7 @@ def plan_splits(
     members = list(enumerate(photos))
     chosen = {split: members}
     if prep.val_fraction:
-        num_val = round(prep.val_fraction * len(photos))
-        if split == VAL:
-            raise UserError("--val_fraction cuts off the split 'val'; give --split another name")
-        if not 0 < num_val < len(photos):
-            raise UserError(
-                f"--val_fraction {prep.val_fraction:g} of {len(photos)} photographs leaves one "
-                "split empty; give another fraction, or more photographs"
-            )
+        num_val = split_sizes(split, prep)[VAL]
         kept_out = set(permutation(len(photos), prep.seed, VAL)[:num_val].tolist())
         chosen = {
             split: [member for member in members if member[0] not in kept_out],
@@ -85,29 +70,50 @@ def plan_splits(
     return tuple(_plan_split(root, name, source, chosen[name], prep) for name in chosen)
 
 
-def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, progress: Progress) -> int:
+def split_sizes(split: str, prep: Prep) -> dict[str, int]:
+    """Photographs in `split`, and in the split "val" that is cut off from it if any is."""
+    if not prep.val_fraction:
+        return {split: prep.num_photos}
+    num_val = round(prep.val_fraction * prep.num_photos)
+    if split == VAL:
+        raise UserError("--val_fraction cuts off the split 'val'; give --split another name")
+    if not 0 < num_val < prep.num_photos:
+        raise UserError(
+            f"--val_fraction {prep.val_fraction:g} of {prep.num_photos} photographs leaves one "
+            "split empty; give another fraction, or more photographs"
+        )
+    return {split: prep.num_photos - num_val, VAL: num_val}
+
+
+def write_splits(
+    plans: tuple[SplitPlan, ...], num_workers: int, progress: Progress, part: Part | None = None
+) -> int:
     """Make what is missing of `plans`, then publish rejects and manifest.
 
-    Returns how many photographs were worked on: 0 if all was there. Raises UserError where the
-    folder holds shards made with other parameters, or every photograph was rejected.
+    Of a `part`, only its share of the shards is made, and nothing published: `merge_splits` does
+    that when all are there. Returns how many photographs were worked on: 0 if all was there. Raises
+    UserError where the folder holds shards made with other parameters, or every photograph was
+    rejected.
     """
     root = plans[0].root
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        with own(root):
-            manifest = _manifest_so_far(root)
+        with own(root, part) as worker_lock:
+            manifest = manifest_so_far(root)
             for plan in plans:
                 _check_prep(plan, manifest)
-                _clean(plan)
-            unfinished = [plan for plan in plans if not _is_finished(plan, manifest)]
-            tasks = [task for plan in unfinished for task in plan.tasks]
-            todo = [task for task in tasks if not is_done(task)]
+            tasks = [task for plan in plans for task in plan.tasks]
+            mine = part.share_of(tasks) if part else tasks
+            _clean(root, mine, is_whole=part is None)
+            unfinished = [p for p in plans if not is_published(root, p.split, manifest)]
+            todo = _not_done(mine, {plan.split for plan in unfinished})
             num_todo = sum(len(task.members) for task in todo)
-            num_photos = sum(plan.num_photos for plan in plans)
+            num_photos = sum(len(task.members) for task in mine)
             progress.begin(num_photos - num_todo, num_photos)
-            make_shards_in_parallel(todo, num_workers, progress.advance)
-            if unfinished:
-                _publish(root, unfinished, manifest)
+            work_in_parallel(make_shard, todo, num_workers, progress.advance, worker_lock)
+            if unfinished and part is None:
+                made = {plan.split: [_sidecar_of(t) for t in plan.tasks] for plan in unfinished}
+                publish_splits(root, made, manifest)
             return num_todo
 
 
@@ -122,25 +128,15 @@ def _plan_split(
     return SplitPlan(root, split, prep, tuple(tasks))
 
 
-def _manifest_so_far(root: Path) -> Manifest:
-    return read_manifest(root) if (root / MANIFEST).exists() else Manifest({})
-
-
 def _check_prep(plan: SplitPlan, manifest: Manifest) -> None:
     """Raise UserError if `plan.split` was made, or begun, with other parameters."""
     wanted = asdict(plan.prep)
     earlier = _prep_so_far(plan, manifest)
     if earlier is None or earlier == wanted:
         return
-    names = [field.name for field in fields(Prep)] + [key for key in earlier if key not in wanted]
-    changes = (
-        f"{name} {earlier.get(name)} there, {wanted.get(name)} now"
-        for name in names
-        if earlier.get(name) != wanted.get(name)
-    )
     raise UserError(
         f"{plan.root} holds a split '{plan.split}' made with other parameters or photographs: "
-        f"{'; '.join(changes)}. Give the same ones to go on, or another --out or --split"
+        f"{differences(earlier, wanted)}. Give the same ones to go on, or another --out or --split"
     )
 
 
@@ -154,54 +150,17 @@ def _prep_so_far(plan: SplitPlan, manifest: Manifest) -> dict[str, object] | Non
     return None
 
 
-def _is_finished(plan: SplitPlan, manifest: Manifest) -> bool:
-    """Whether the manifest names the split, and its shards are all there."""
-    if plan.split not in manifest.splits:
-        return False
-    try:
-        for shard in manifest.splits[plan.split].shards:
-            check_shard(plan.root, plan.split, shard)
-    except UserError:
-        return False
-    return True
+def _clean(root: Path, tasks: Iterable[ShardTask], is_whole: bool) -> None:
+    """Remove what a killed run of the same tasks was in the middle of writing, no other's."""
+    names = {name for task in tasks for name in (task.tar.name, task.sidecar.name)}
+    names |= {MANIFEST, REJECTED} if is_whole else set()
+    for file, name in leftovers(root):
+        if name in names:
+            file.unlink()
 
 
-def _clean(plan: SplitPlan) -> None:
-    """Remove what a killed run was in the middle of writing."""
-    for pattern in (f".{plan.split}-*.tmp", f".{MANIFEST}.*.tmp", f".{REJECTED}.*.tmp"):
-        for leftover in plan.root.glob(pattern):
-            leftover.unlink()
-
-
-def _publish(root: Path, plans: Sequence[SplitPlan], manifest: Manifest) -> None:
-    """Write rejected.jsonl, then the manifest, both assembled from the sidecars."""
-    splits = dict(manifest.splits)
-    lines = [
-        line
-        for line in _rejected_so_far(root)
-        if json.loads(line)["split"] not in {plan.split for plan in plans}
-    ]
-    for plan in plans:
-        sidecars = [_sidecar_of(task) for task in plan.tasks]
-        splits[plan.split] = _assemble(plan, sidecars)
-        rejects = [reject for sidecar in sidecars for reject in sidecar.rejects]
-        rejects.sort(key=lambda reject: os.fsencode(reject.source))
-        lines += [_reject_line(plan.split, reject) for reject in rejects]
-    lines.sort(key=lambda line: json.loads(line)["split"])  # stable: within a split by source
-    publish(root / REJECTED, "".join(lines).encode())
-    for plan in plans:
-        if not splits[plan.split].num_samples:
-            raise UserError(
-                f"no photograph is left for the split '{plan.split}': "
-                f"{summarize(splits[plan.split].rejected)} rejected; see {root / REJECTED}"
-            )
-    write_manifest(root, Manifest(splits))
-
-
-def _assemble(plan: SplitPlan, sidecars: list[Sidecar]) -> Split:
-    shards = tuple(sidecar.shard for sidecar in sidecars if sidecar.shard.num_samples)
-    reasons = sum((sidecar.reasons for sidecar in sidecars), Counter[str]())
-    return Split(plan.split, shards, asdict(plan.prep), dict(sorted(reasons.items())))
+def _not_done(tasks: Iterable[ShardTask], splits: set[str]) -> list[ShardTask]:
+    return [t for t in tasks if t.split in splits and not finished_sidecar(t.tar, t.prep)]
 
 
 def _sidecar_of(task: ShardTask) -> Sidecar:
@@ -209,18 +168,3 @@ def _sidecar_of(task: ShardTask) -> Sidecar:
     if sidecar is None:
         raise UserError(f"{task.sidecar} is gone while shards were made; run the command again")
     return sidecar
-
-
-def _rejected_so_far(root: Path) -> list[str]:
-    path = root / REJECTED
-    return path.read_text().splitlines(keepends=True) if path.exists() else []
-
-
-def _reject_line(split: str, reject: Reject) -> str:
-    return json.dumps({"source": reject.source, "split": split, "reason": reject.reason}) + "\n"
-
-
-def summarize(rejected: dict[str, int]) -> str:
-    """Counts per reason in a line: "12 near_gray, 3 too_small"."""
-    ordered = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count:,} {reason}" for reason, count in ordered) or "none"

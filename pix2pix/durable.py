@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,14 @@ from typing import Any
 def aside(path: Path) -> Path:
     """Where to write what will be `path`: same folder, hidden, told apart by process."""
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
+
+
+def leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What any process left aside in `folder`: (file, name of what it was to become)."""
+    for path in sorted(folder.glob(".*.tmp")):
+        name, _, process = path.name[1:].removesuffix(".tmp").rpartition(".")
+        if process.isdecimal():
+            yield path, name
 
 
 def publish(path: Path, data: bytes) -> None:

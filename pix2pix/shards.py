@@ -126,6 +126,14 @@ def open_split(root: Path, name: str) -> Split:
 
     Sizes catch what goes wrong in copying and cost a `stat` each; SHA-256 sums are for verifying.
     """
+    split = read_split(root, name)
+    for shard in split.shards:
+        check_shard(Path(root), name, shard)
+    return split
+
+
+def read_split(root: Path, name: str) -> Split:
+    """What the manifest says of the split `name`; raises UserError where it has none."""
     splits = read_manifest(root).splits
     if name not in splits:
         there = ", ".join(sorted(splits)) or "none"
@@ -134,8 +142,6 @@ def open_split(root: Path, name: str) -> Split:
             f"{root} has no split '{name}' (there: {there}); name one of those, or make it with: "
             f"{make}"
         )
-    for shard in splits[name].shards:
-        check_shard(Path(root), name, shard)
     return splits[name]
 
 
@@ -173,10 +179,9 @@ def index_shard(path: Path) -> ShardIndex:
     missing, cut short, no plain tar, or has a sample without both pictures.
     """
     places: dict[str, dict[str, tuple[int, int]]] = {}
-    for name, offset, size in _members(path):
-        folder, slash, base = name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        members = places.setdefault(folder + slash + stem, {})
+    for name, offset, size in tar_members(path):
+        key, extension = key_and_kind(name)
+        members = places.setdefault(key, {})
         if extension in members:
             raise UserError(f"the shard {path} is no shard of pairs: it has {name} twice")
         members[extension] = (offset, size)
@@ -191,13 +196,18 @@ def index_shard(path: Path) -> ShardIndex:
     return ShardIndex(tuple(places), *pictures)
 
 
-def _parse(name: str, split: Mapping[str, Any]) -> Split:
-    shards = tuple(Shard(**shard) for shard in split["shards"])
-    return Split(name, shards, dict(split["prep"]), dict(split["rejected"]))
+def key_and_kind(name: str) -> tuple[str, str]:
+    """A member's name parted at the first dot of its last component, as WebDataset does."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension
 
 
-def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, size) of every regular file of a tar: one pread of 512 bytes each."""
+def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, size) of every regular file of a tar: one pread of 512 bytes each.
+
+    Raises UserError, naming the shard, where it is missing, cut short or no plain tar.
+    """
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
@@ -216,6 +226,11 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
             if kind in b"0\0":
                 yield name, offset, size
             offset += -(-size // _BLOCK) * _BLOCK
+
+
+def _parse(name: str, split: Mapping[str, Any]) -> Split:
+    shards = tuple(Shard(**shard) for shard in split["shards"])
+    return Split(name, shards, dict(split["prep"]), dict(split["rejected"]))
 
 
 def _parse_header(path: Path, header: bytes) -> tuple[str, int, bytes]:

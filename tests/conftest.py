@@ -10,6 +10,7 @@ import pytest
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from slurm.local_cluster import LocalCluster
 from tests.photographs import write_folder
+from tests.shard_runs import NUM_PHOTOS, plans_for, write, write_photos
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +47,20 @@ def cluster(
     monkeypatch.setenv("SLURM_CONF", running_cluster.environment["SLURM_CONF"])
     yield running_cluster
     running_cluster.clear()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `write_photos` writes: photographs to use, and four to reject."""
+    return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def clean_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of `photos`, made in one go by one process."""
+    out = tmp_path_factory.mktemp("clean")
+    assert write(plans_for(photos, out)) == NUM_PHOTOS
+    return out
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,5 +1,7 @@
 """Runs of make_shards on a small folder, for the tests of writing."""
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from data_prep.shard_file import Prep
 from data_prep.writer import SplitPlan, plan_splits, write_splits
 from tests.photographs import colorful, encoded, grayish, write_folder
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of other processes
 NUM_COLOR = 23
 NUM_PHOTOS = NUM_COLOR + 4
 

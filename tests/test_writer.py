@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -19,19 +20,7 @@ from pix2pix.errors import UserError
 from pix2pix.order import permutation
 from pix2pix.shards import index_shard, open_split, read_manifest
 from tests.photographs import encoded, grayish, write_folder
-from tests.shard_runs import NUM_COLOR, NUM_PHOTOS, contents, plans_for, write, write_photos
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture(scope="module")
-def clean_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("clean")
-    assert write(plans_for(photos, out)) == NUM_PHOTOS
-    return out
+from tests.shard_runs import NUM_COLOR, NUM_PHOTOS, contents, plans_for, write
 
 
 def test_every_photograph_is_in_one_shard_or_among_the_rejects(
@@ -129,7 +118,7 @@ def test_a_copy_without_sidecars_is_finished_too(
 
 
 @pytest.mark.parametrize(
-    "damage", ["missing", "altered", "no sidecar", "cut sidecar", "foreign sidecar"]
+    "damage", ["missing", "altered", "another", "no sidecar", "cut sidecar", "foreign sidecar"]
 )
 def test_a_lost_shard_is_made_again(
     clean_run: Path, photos: Path, tmp_path: Path, damage: str
@@ -143,6 +132,10 @@ def test_a_lost_shard_is_made_again(
             (tmp_path / "train-000001.tar").unlink()
         case "altered":
             (tmp_path / "train-000001.tar").write_bytes(b"x")
+        case "another":
+            (tmp_path / "manifest.json").unlink()
+            for kind in ("tar", "json"):
+                shutil.copy(tmp_path / f"train-000000.{kind}", tmp_path / f"train-000001.{kind}")
         case "no sidecar":
             (tmp_path / "train-000001.json").unlink()
         case "cut sidecar":
@@ -225,6 +218,15 @@ def test_empty_shards_are_not_written_but_done(photos: Path, tmp_path: Path) -> 
     (tmp_path / "manifest.json").unlink()
     assert write(plans_for(photos, tmp_path, samples_per_shard=1)) == 0
     assert open_split(tmp_path, "train").num_samples == NUM_COLOR
+
+
+@pytest.mark.parametrize("name", ["train-000001.tar", "manifest.json", "rejected.jsonl"])
+def test_leftovers_of_a_killed_run_are_removed(
+    clean_run: Path, photos: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / f".{name}.4711.tmp").write_bytes(b"half")
+    write(plans_for(photos, tmp_path))
+    assert contents(tmp_path) == contents(clean_run)
 
 
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:

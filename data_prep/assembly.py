@@ -1,0 +1,88 @@
+"""Sidecars of finished shards → rejected.jsonl and manifest.json, whoever made the shards."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from data_prep.shard_file import Reject, Sidecar
+from pix2pix.durable import publish
+from pix2pix.errors import UserError
+from pix2pix.shards import (
+    MANIFEST,
+    Manifest,
+    Split,
+    check_shard,
+    read_manifest,
+    write_manifest,
+)
+
+REJECTED = "rejected.jsonl"
+
+
+def manifest_so_far(root: Path) -> Manifest:
+    """The manifest of `root`, without a split where nothing was published yet."""
+    return read_manifest(root) if (root / MANIFEST).exists() else Manifest({})
+
+
+def is_published(root: Path, split: str, manifest: Manifest) -> bool:
+    """Whether the manifest names the split, and its shards are all there."""
+    if split not in manifest.splits:
+        return False
+    try:
+        for shard in manifest.splits[split].shards:
+            check_shard(root, split, shard)
+    except UserError:
+        return False
+    return True
+
+
+def publish_splits(
+    root: Path, made: Mapping[str, Sequence[Sidecar]], manifest: Manifest
+) -> Manifest:
+    """Write rejected.jsonl, then the manifest: that of `root` with the splits `made`, which it is.
+
+    made: by split, the sidecars of all its shards in order. Raises UserError where every photograph
+    of a split was rejected.
+    """
+    splits = dict(manifest.splits)
+    lines = [line for line in _rejected_so_far(root) if json.loads(line)["split"] not in made]
+    for split, sidecars in made.items():
+        splits[split] = _assemble(split, sidecars)
+        rejects = [reject for sidecar in sidecars for reject in sidecar.rejects]
+        rejects.sort(key=lambda reject: os.fsencode(reject.source))
+        lines += [_reject_line(split, reject) for reject in rejects]
+    lines.sort(key=lambda line: json.loads(line)["split"])  # stable: within a split by source
+    publish(root / REJECTED, "".join(lines).encode())
+    for split in made:
+        if not splits[split].num_samples:
+            raise UserError(
+                f"no photograph is left for the split '{split}': "
+                f"{summarize(splits[split].rejected)} rejected; see {root / REJECTED}"
+            )
+    published = Manifest(splits)
+    write_manifest(root, published)
+    return published
+
+
+def summarize(rejected: Mapping[str, int]) -> str:
+    """Counts per reason in a line: "12 near_gray, 3 too_small"."""
+    ordered = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {reason}" for reason, count in ordered) or "none"
+
+
+def _assemble(split: str, sidecars: Sequence[Sidecar]) -> Split:
+    shards = tuple(sidecar.shard for sidecar in sidecars if sidecar.shard.num_samples)
+    reasons = sum((sidecar.reasons for sidecar in sidecars), Counter[str]())
+    return Split(split, shards, asdict(sidecars[0].prep), dict(sorted(reasons.items())))
+
+
+def _rejected_so_far(root: Path) -> list[str]:
+    path = root / REJECTED
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+
+def _reject_line(split: str, reject: Reject) -> str:
+    return json.dumps({"source": reject.source, "split": split, "reason": reject.reason}) + "\n"

@@ -1,0 +1,159 @@
+"""Check that shards are what their manifest says, and that every picture can be read.
+
+    python -m data_prep.verify_shards --shards DIR
+
+Exit status 0: sound. 1: damaged, and every fault is told, with what to do. 2: nothing to check.
+"""
+
+import json
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.progress import Progress
+from data_prep.shard_check import Checked, CheckTask, Fault, check_shard
+from data_prep.workers import work_in_parallel
+from pix2pix.cli import main, option
+from pix2pix.durable import leftovers
+from pix2pix.errors import UserError
+from pix2pix.machine import num_cores
+from pix2pix.shards import Split, read_manifest, read_split
+
+_MOST_TOLD = 30  # faults, and files to delete; the others are counted
+_SHARD_FILE = re.compile(r"(.+)-\d{6,}\.(?:tar|json)")
+
+
+@dataclass(frozen=True)
+class VerifyShardsOptions:
+    """Flags of `python -m data_prep.verify_shards`."""
+
+    shards: Path = option(help="folder with shards and manifest", metavar="DIR")
+    split: str | None = option(None, help="only this split; none is every split", metavar="NAME")
+    quick: bool = option(False, help="sizes and indexes only: no sums, no pictures")
+    num_workers: int = option(
+        0, help="processes; 0 is one per core, or one for --quick", unit="processes"
+    )
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise UserError(f"--num_workers {self.num_workers}: give 0 or more")
+
+
+def verify_shards(options: VerifyShardsOptions) -> int:
+    """Check that shards are what their manifest says, and that every picture can be read.
+
+    The exit status is 0 if they are sound, 1 if not: then every fault is told, with what to do.
+    """
+    root = options.shards
+    manifest = read_manifest(root).splits
+    splits = [read_split(root, options.split)] if options.split else list(manifest.values())
+    checked = _check(options, splits)
+    faults = [fault for shards in checked for shard in shards for fault in shard.faults]
+    faults += _repeated_keys(splits, checked)
+    faults += _unknown_shards(root, splits)
+    for split in splits:
+        print(f"{split.name}: {split.num_samples:,} pairs in {_count(split.shards, 'shard')}")
+    for note in _notes(root, manifest):
+        print(f"note: {note}")
+    if faults:
+        _tell(root, faults)
+        return 1
+    seen = "sizes and indexes are right" if options.quick else "every sum and picture is right"
+    print(f"{root} is sound: {seen}")
+    return 0
+
+
+def _check(options: VerifyShardsOptions, splits: Sequence[Split]) -> list[list[Checked]]:
+    """What was seen of each shard, by split."""
+    tasks = [
+        CheckTask(options.shards, shard, split.short_side, options.quick)
+        for split in splits
+        for shard in split.shards
+    ]
+    num_workers = options.num_workers or (1 if options.quick else num_cores())
+    with Progress("pairs") as progress:
+        progress.begin(0, sum(split.num_samples for split in splits))
+        seen = iter(work_in_parallel(check_shard, tasks, num_workers, progress.advance))
+    return [[next(seen) for _ in split.shards] for split in splits]
+
+
+def _repeated_keys(
+    splits: Sequence[Split], checked: Sequence[Sequence[Checked]]
+) -> Iterator[Fault]:
+    """Keys that come again in a split, or in the one that was cut off from it."""
+    lists = defaultdict[str, list[tuple[str, NDArray[np.bytes_]]]](list)
+    for split, shards in zip(splits, checked, strict=True):
+        cut = json.dumps(split.prep) if split.prep.get("val_fraction") else split.name
+        names = [shard.name for shard in split.shards]
+        lists[cut] += zip(names, [shard.keys for shard in shards], strict=True)
+    for keyed in lists.values():
+        keys = np.concatenate([np.empty(0, np.bytes_), *(keys for _, keys in keyed)])
+        owners = np.repeat(np.arange(len(keyed)), [len(keys) for _, keys in keyed])
+        order = np.argsort(keys, kind="stable")
+        again = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+        for first, second in zip(order[again], order[again + 1], strict=True):
+            problem = f"the same key is in {keyed[owners[first]][0]}"
+            yield Fault(keyed[owners[second]][0], problem, keys[second].decode())
+
+
+def _unknown_shards(root: Path, splits: Sequence[Split]) -> Iterator[Fault]:
+    """Tars that a reader of SPLIT-*.tar would take in, and the manifest does not name."""
+    for split in splits:
+        known = {shard.name for shard in split.shards}
+        for path in sorted(root.glob(f"{split.name}-*.tar")):
+            if path.name not in known:
+                yield Fault(path.name, "is not in the manifest")
+
+
+def _notes(root: Path, manifest: Mapping[str, Split]) -> Iterator[str]:
+    """What is no fault of the shards, but may be a surprise."""
+    for one, other in combinations(manifest.values(), 2):
+        same_photos = one.prep.get("photos") == other.prep.get("photos") is not None
+        if same_photos and not (one.prep == other.prep and one.prep.get("val_fraction")):
+            yield f"{one.name} and {other.name} are made of the same photographs"
+    matches = (_SHARD_FILE.fullmatch(path.name) for path in root.iterdir())
+    for split in sorted({match[1] for match in matches if match} - manifest.keys()):
+        yield (
+            f"{split} is not in the manifest yet: go on with make_shards, or with merge_shards "
+            "if all its parts are done"
+        )
+    left = [file.name for file, _ in leftovers(root)]
+    if left:
+        yield (
+            f"{_count(left, 'file')} of a run that was killed, or is running now: {left[0]}"
+            f"{', …' if left[1:] else ''}; the same make_shards removes them"
+        )
+
+
+def _tell(root: Path, faults: Sequence[Fault]) -> None:
+    """Print the faults, and how to mend them."""
+    for fault in faults[:_MOST_TOLD]:
+        print(f"{' '.join(filter(None, [fault.shard, fault.key]))}: {fault.problem}")
+    if len(faults) > _MOST_TOLD:
+        print(f"… and {len(faults) - _MOST_TOLD:,} more")
+    shards = sorted({fault.shard for fault in faults})
+    print(
+        f"{root} is damaged: {_count(faults, 'fault')} in {_count(shards, 'shard')}. Copy these "
+        "shards again from where they\nare sound, or delete them and run the same make_shards as "
+        "before: it makes them\nagain, to the same bytes."
+    )
+    for name in shards[:_MOST_TOLD]:
+        tar = root / name
+        print(f"    rm -f {shlex.quote(str(tar))} {shlex.quote(str(tar.with_suffix('.json')))}")
+    if len(shards) > _MOST_TOLD:
+        print(f"    … and {len(shards) - _MOST_TOLD:,} more")
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    main(verify_shards, VerifyShardsOptions)
