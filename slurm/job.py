@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
+from pix2pix.report import EvaluateOptions
+from pix2pix.run_directory import RunDirectory
 from pix2pix.stop import StopRequest
 from slurm.process_group import Member, join
 from slurm.records import Records
@@ -30,13 +32,12 @@ class TrainJob:
 
     def __call__(self) -> int:
         """Train on this rank. Returns, and under SLURM exits with, 0 or 75 as scripts/train.py."""
-        member, records = Member.of(os.environ), Records(self.config.run_dir)
+        member, records = Member.of(os.environ), Records(RunDirectory(self.config.run_dir).jobs)
         # Before the imports: they take a minute on a busy file system. Until it ends nobody but
         # SLURM kills this process, and submitit's handlers are out of the way.
         with StopRequest(patient=True).listening() as stop:
             with telling_errors(records, member):
-                if self.snapshot is not None:
-                    check_snapshot(self.snapshot)
+                check_snapshot(self.snapshot)
                 step, first_step, asked_to_stop = self._fit(member, records, stop)
             if member.rank > 0 or step is None:
                 return 0
@@ -66,6 +67,27 @@ class TrainJob:
         distributed.shutdown()
         stopped_at = trainer.state.step if outcome is Outcome.STOPPED else None
         return stopped_at, first_step, bool(asked)
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """The report of a run, as scripts/evaluate.py makes it, by all ranks of the job."""
+
+    options: EvaluateOptions
+    folder: Path
+    snapshot: Path | None = None
+
+    def __call__(self) -> int:
+        """Take part in the evaluation on this rank; rank 0 writes the report."""
+        member, records = Member.of(os.environ), Records(self.folder)
+        with telling_errors(records, member):
+            check_snapshot(self.snapshot)
+            distributed = join(member, records.folder)
+            from pix2pix.report import make_report
+
+            make_report(self.options, distributed)
+            distributed.shutdown()
+        return 0
 
 
 @contextmanager

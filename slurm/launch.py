@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pix2pix.errors import UserError
-from pix2pix.options import enumerate_words, suggestion
 from slurm.options import ClusterOptions
-from slurm.scheduler import SchedulerError, ask, is_there, outside_of_any_job, partitions
+from slurm.scheduler import outside_of_any_job
 
 Job = Callable[[], int]
 _NO_LIMIT_MINUTES = 10 * 365 * 24 * 60
@@ -69,25 +68,6 @@ class Launch:
         )
 
 
-def check_cluster(launch: Launch) -> None:
-    """Raise UserError where SLURM would not take the job; queues nothing."""
-    if not is_there():
-        raise UserError(
-            "this machine reaches no SLURM (sinfo does not answer); log in to the cluster, start "
-            "one here with `make cluster`, or try the job with --cluster local"
-        )
-    known, wanted = partitions(), launch.options.partition
-    for name in wanted.split(",") if wanted else ():
-        if name not in known:
-            hint = suggestion(name, known) or f"; there are {enumerate_words(known, 'and')}"
-            raise UserError(f"there is no partition {name}{hint}")
-    try:
-        with outside_of_any_job():
-            ask("sbatch", "--test-only", stdin=launch.script())
-    except SchedulerError as error:
-        raise UserError(f"SLURM would not take this job: {error}") from None
-
-
 def submit(launch: Launch, jobs: Sequence[Job]) -> list[str]:
     """Queue the jobs, several as an array; returns their ids. Raises UserError."""
     from submitit import SlurmExecutor
@@ -104,12 +84,13 @@ def submit(launch: Launch, jobs: Sequence[Job]) -> list[str]:
         raise UserError(f"SLURM did not take the job: {' '.join(str(error).split())}") from None
 
 
-def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> str:
-    """Run the job's ranks as processes of this machine, until they end; returns its id.
+def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> tuple[str, int]:
+    """Run the job's ranks as processes of this machine, until they end; (its id, exit status).
 
     started: told the id as soon as there is one. Ctrl-C reaches the ranks, which save and stop.
     """
     from submitit import LocalExecutor
+    from submitit.core.utils import FailedJobError, UncompletedJobError
 
     options = launch.options
     executor = LocalExecutor(folder=launch.folder)
@@ -132,4 +113,7 @@ def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> str
             time.sleep(0.2)
         except KeyboardInterrupt:
             print("stopping: it saves first", flush=True)
-    return running.job_id
+    try:
+        return running.job_id, max(running.results())
+    except (FailedJobError, UncompletedJobError):  # a rank has left no result
+        return running.job_id, 1

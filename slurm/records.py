@@ -1,4 +1,4 @@
-"""What happened to a run on a cluster: submissions, starts, ends and errors, in RUN_DIR/slurm.
+"""What happened to a run on a cluster: submissions, starts, ends and errors, beside the logs.
 
 history.jsonl has a line for each submission, start and end. The first error of a start has a file
 of its own, made by the rank that failed first.
@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pix2pix.run_directory import RunDirectory
-
 # What a rank hears from gloo, NCCL or the store when another one is gone, or its node.
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket|"
@@ -24,10 +22,10 @@ _COLUMNS = 500  # of an error that is told in one line
 
 
 class Records:
-    """The files of one run directory; any rank adds errors, rank 0 and submit.py the rest."""
+    """The files in `folder`; any rank adds errors, rank 0 and submit.py the rest."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self.folder = RunDirectory(run_dir).jobs
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.history = self.folder / "history.jsonl"
 
     def add(self, event: str, **facts: Any) -> None:

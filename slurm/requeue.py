@@ -1,6 +1,6 @@
 """Whether a job that ends shall start again, and how: by rank 0 after a stop, or by the script.
 
-    python -m slurm.requeue --run_dir DIR --status N
+    python -m slurm.requeue --folder DIR --status N
 
 is the last word of a job script whose ranks failed: it tells the first error, or waits where a
 node is gone, since SLURM then requeues the job itself.
@@ -79,7 +79,7 @@ def _patiently(question):  # type: ignore[no-untyped-def]
 class AfterFailureOptions:
     """What the job script knows when its ranks have ended badly."""
 
-    run_dir: Path = option(help="run directory of the training", metavar="DIR")
+    folder: Path = option(help="folder of the job's logs", metavar="DIR")
     status: int = option(help="exit status of srun", metavar="STATUS")
 
 
@@ -89,7 +89,7 @@ def after_failure(options: AfterFailureOptions) -> int:
         return STOPPED
     job_id = os.environ["SLURM_JOB_ID"]
     attempt = f"{job_id}_{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-    records = Records(options.run_dir)
+    records = Records(options.folder)
     error = records.first_error(attempt)
     if error:
         print(f"\nthe first error of job {job_id}: {error}", flush=True)

@@ -97,7 +97,8 @@ def look(folders: list[Path]) -> list[Run]:
     """What is to be said about these runs; SLURM is asked once."""
     found = []
     for folder in folders:
-        run, records = RunDirectory(folder), Records(folder)
+        run = RunDirectory(folder)
+        records = Records(run.jobs)
         if not _is_run(folder):
             raise UserError(f"{folder} is no run directory: it has no config.json and no job")
         submitted = records.read("submitted")

@@ -20,7 +20,7 @@ FLOORS = (
     "stop",
     "cli cli_help contact_sheet data log metrics photo_files preflight reader run_directory state",
     "checkpoint evaluation step",
-    "colorizer trainer",
+    "colorizer report trainer",
     "benchmark",
 )
 TOP = len(FLOORS) - 1  # data_prep, scripts and slurm too

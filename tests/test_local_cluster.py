@@ -6,7 +6,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 
 def test_a_job_runs_on_two_nodes(cluster, tmp_path):
-    told = cluster.run(
+    cluster.run(
         "sbatch",
         "--wait",
         "--nodes=2",

@@ -26,6 +26,10 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path / "a run"  # with a space, as people have them
 
 
+def records_of(run_dir: Path) -> Records:
+    return Records(run_dir / "slurm")
+
+
 def flags_of(config) -> list[str]:
     given = {name: value for name, value in config.to_json().items() if value is not None}
     return [f"--{name}={value}" for name, value in given.items()]
@@ -79,7 +83,7 @@ def test_two_nodes_of_two_ranks_equal_four_local_ranks_to_the_bit(cluster, tiny_
     local = tiny_config(tiny_shards, tmp_path / "local", global_batch=8)
     run_ranks(fit, 4, local)
     wait_for_state(job, "COMPLETED")
-    (started,) = Records(config.run_dir).read("started")
+    (started,) = records_of(config.run_dir).read("started")
     assert (started["nodes"], started["ranks"]) == (2, 4)
     assert "training on 4 × cpu" in log_of(config.run_dir, job)
     assert weights(config) == weights(local)
@@ -92,8 +96,8 @@ def test_a_signal_saves_requeues_and_arrives_at_the_same_weights(cluster, tiny_s
     cluster.run("scancel", "--signal=USR2", job)
     go_on(cluster, job)
     wait_for_state(job, "COMPLETED")
-    first, second = Records(run_dir).read("started")
-    (stopped, finished) = Records(run_dir).read("ended")
+    first, second = records_of(run_dir).read("started")
+    (stopped, finished) = records_of(run_dir).read("ended")
     assert (first["step"], finished["step"]) == (0, 40)
     assert 3 <= stopped["step"] == second["step"] < 40
     assert logged_steps(run_dir) == list(range(1, 41))  # without a seam
@@ -109,17 +113,17 @@ def test_a_preempted_training_gives_way_and_goes_on(cluster, tiny_shards, run_di
     other = cluster.run("sbatch", "--parsable", *urgent, "--wrap=srun true").strip()
     go_on(cluster, job)
     wait_for_state(other, "COMPLETED")
-    wait_for(lambda: len(Records(run_dir).read("started")) == 2, SECONDS)
-    saved = Records(run_dir).read("ended")[0]["step"]
+    wait_for(lambda: len(records_of(run_dir).read("started")) == 2, SECONDS)
+    saved = records_of(run_dir).read("ended")[0]["step"]
     assert saved >= 3
-    assert Records(run_dir).read("started")[1]["step"] == saved
+    assert records_of(run_dir).read("started")[1]["step"] == saved
 
 
 def test_the_time_limit_saves_and_requeues_in_time(cluster, tiny_shards, run_dir):
     config = tiny_config(tiny_shards, run_dir, total_steps=LONG)
     job = submit(config, "--time=1", "--save_seconds=45")
-    wait_for(lambda: Records(run_dir).read("requeued"), SECONDS)
-    (requeued,) = Records(run_dir).read("requeued")
+    wait_for(lambda: records_of(run_dir).read("requeued"), SECONDS)
+    (requeued,) = records_of(run_dir).read("requeued")
     assert requeued["step"] > 0
     wait_for_state(job, "PENDING")
 
@@ -129,7 +133,7 @@ def test_a_cancelled_training_saves_and_stays_away(cluster, tiny_shards, run_dir
     wait_for_steps(run_dir, 3)
     cluster.run("scancel", job)
     wait_for_state(job, "CANCELLED")
-    (ended,) = Records(run_dir).read("ended")
+    (ended,) = records_of(run_dir).read("ended")
     assert (run_dir / "checkpoints" / f"step_{ended['step']:09d}").exists()
     assert "not requeued: it is cancelled" in log_of(run_dir, job)
 
@@ -142,8 +146,8 @@ def test_a_lost_node_requeues_and_goes_on_from_the_last_checkpoint(cluster, tiny
     wait_for_state(job, "PENDING")
     cluster.restart_node("n2")
     go_on(cluster, job)
-    wait_for(lambda: len(Records(run_dir).read("started")) == 2, SECONDS)
-    step = Records(run_dir).read("started")[1]["step"]
+    wait_for(lambda: len(records_of(run_dir).read("started")) == 2, SECONDS)
+    step = records_of(run_dir).read("started")[1]["step"]
     assert step >= 4
     assert step % 2 == 0
     wait_for_steps(run_dir, step + 2)
@@ -155,7 +159,7 @@ def test_a_controller_that_restarts_is_not_noticed(cluster, tiny_shards, run_dir
     cluster.restart_controller()
     cluster.run("scancel", "--signal=USR2", job)
     go_on(cluster, job)
-    wait_for(lambda: len(Records(run_dir).read("started")) == 2, SECONDS)
+    wait_for(lambda: len(records_of(run_dir).read("started")) == 2, SECONDS)
 
 
 TRAP = """
@@ -195,7 +199,7 @@ def test_a_rank_that_fails_ends_the_job_at_once_and_is_told(
     job = submit(config, "--nodes=2", f"--setup=export PYTHONPATH={trap}")
     wait_for_state(job, "FAILED")
     assert log_of(run_dir, job).splitlines()[-1].startswith(told.format(job=job))
-    assert Records(run_dir).read("requeued") == []
+    assert records_of(run_dir).read("requeued") == []
 
 
 def test_a_submission_from_inside_a_job_knows_nothing_of_it(cluster, tiny_shards, run_dir):
@@ -210,7 +214,7 @@ def test_a_submission_from_inside_a_job_knows_nothing_of_it(cluster, tiny_shards
     wait_for(lambda: "is queued" in (log.read_text() if log.exists() else ""), SECONDS)
     inner = re.search(r"job (\d+) is queued", log.read_text())[1]
     wait_for_state(inner, "COMPLETED")
-    (started,) = Records(run_dir).read("started")
+    (started,) = records_of(run_dir).read("started")
     assert (started["nodes"], started["ranks"], started["restarts"]) == (2, 2, 0)
 
 
