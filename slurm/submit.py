@@ -200,12 +200,12 @@ def _texts(options: Any) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values}
 
 
+COMMANDS = {
+    "train": (train, (ClusterOptions, TrainConfig)),
+    "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
+    "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
+}
+
 if __name__ == "__main__":
     use_local_cluster()
-    main(
-        {
-            "train": (train, (ClusterOptions, TrainConfig)),
-            "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
-            "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
-        }
-    )
+    main(COMMANDS)
