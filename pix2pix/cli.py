@@ -21,7 +21,7 @@ from pix2pix.cli_help import help_text, table, wrap, written
 from pix2pix.errors import UserError
 from pix2pix.options import CONFIG, Flag, enumerate_words, flags_of, option, suggestion
 
-__all__ = ["help_text", "main", "option", "parse", "parse_all"]
+__all__ = ["Command", "Options", "help_text", "main", "option", "parse", "parse_all"]
 
 T = TypeVar("T")
 Command = Callable[..., int | None]

@@ -90,7 +90,6 @@ def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> tup
     started: told the id as soon as there is one. Ctrl-C reaches the ranks, which save and stop.
     """
     from submitit import LocalExecutor
-    from submitit.core.utils import FailedJobError, UncompletedJobError
 
     options = launch.options
     executor = LocalExecutor(folder=launch.folder)
@@ -113,7 +112,7 @@ def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> tup
             time.sleep(0.2)
         except KeyboardInterrupt:
             print("stopping: it saves first", flush=True)
-    try:
-        return running.job_id, max(running.results())
-    except (FailedJobError, UncompletedJobError):  # a rank has left no result
-        return running.job_id, 1
+    ranks = [running.task(rank) for rank in range(options.ranks_per_node)]
+    if not all(rank.paths.result_pickle.exists() for rank in ranks):
+        return running.job_id, 1  # submitit would wait for what a failed rank never leaves
+    return running.job_id, max(running.results())

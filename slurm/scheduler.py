@@ -94,8 +94,11 @@ def jobs(ids: Iterable[str]) -> dict[str, JobRow]:
 
 def queued(ids: Iterable[str]) -> dict[str, JobRow]:
     """Those of the jobs that wait, run or have just ended, by id."""
+    listed = ",".join(ids)
+    if not listed:
+        return {}
     try:
-        told = ask("squeue", "-h", "-t", "all", "-j", ",".join(ids), "-o", "%i|%T|%M|%D")
+        told = ask("squeue", "-h", "-t", "all", "-j", listed, "-o", "%i|%T|%M|%D")
     except SchedulerError:  # squeue refuses an id that it has forgotten
         return {}
     return _rows(told)

@@ -14,7 +14,7 @@ from typing import Any
 
 from data_prep.make_shards import MakeShardsOptions
 from data_prep.merge_shards import MergeShardsOptions
-from pix2pix.cli import main, option
+from pix2pix.cli import Command, Options, main, option
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.report import EvaluateOptions
@@ -200,7 +200,7 @@ def _texts(options: Any) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values}
 
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Command, Options]] = {
     "train": (train, (ClusterOptions, TrainConfig)),
     "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
     "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),

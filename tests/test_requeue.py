@@ -1,4 +1,4 @@
-"""Which stopped training starts again: one that was asked to stop, made steps, and isn't cancelled."""
+"""Which stopped training starts again: one that was asked to stop, and made steps."""
 
 import pytest
 

@@ -15,8 +15,8 @@ from tests.training import tiny_config
 
 
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch, tmp_path):
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "no slurm.conf"))
+def no_cluster(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
 
 
 @pytest.fixture

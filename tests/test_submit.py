@@ -25,8 +25,8 @@ from tests.training import tiny_config
 
 
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch, tmp_path):
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "no slurm.conf"))
+def no_cluster(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tin
     assert facts["cluster"]["nodes"] == 2
     assert f"export PYTHONPATH='{facts['snapshot']}'" in script
     assert not run_dir.exists()
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    subprocess.run(["/bin/bash", "-n"], input=script, text=True, check=True)
 
 
 @pytest.mark.parametrize(
