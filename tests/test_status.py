@@ -54,9 +54,7 @@ def test_a_running_job_has_its_steps_rate_and_time_left(run):
     assert max(map(len, shown.splitlines())) <= 80
     head, line, last = shown.splitlines()
     assert head.split() == ["run", "job", "state", "re", "N", "elapsed", "step", "ETA"]
-    assert (
-        line.split()[-7:] == ["12", "RUNNING", "1", "2", "1-02:03:04", "100/1000", "7m", "30s"][-7:]
-    )
+    assert "12 RUNNING      1   2 1-02:03:04      100/1000   7m " in line
     assert last.strip() == "10%| | 100/1000"
 
 
