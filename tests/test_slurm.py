@@ -1,9 +1,11 @@
 """Promises on a real SLURM: submitted trainings arrive, whatever happens to them on the way."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,9 +159,8 @@ def test_a_lost_node_requeues_and_goes_on_from_the_last_checkpoint(cluster, tiny
     cluster.kill_node("n2")
     wait_for_state(job, "PENDING")
     cluster.restart_node("n2")
-    time.sleep(
-        5
-    )  # the node is still told to end the start that it lost: what the two minutes are for
+    # The node is still told to end the start that it lost: what SLURM's two minutes are for.
+    time.sleep(5)
     go_on(cluster, job)
     wait_for(lambda: len(records_of(run_dir).read("started")) == 2, SECONDS)
     step = records_of(run_dir).read("started")[1]["step"]
@@ -249,7 +250,7 @@ def test_an_array_of_machines_makes_the_shards_of_one(cluster, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     run("-m", "data_prep.make_shards", *flags, f"--out={one}")
     told = run("-m", "slurm.submit", "shards", "--parts=3", *flags, f"--out={many}")
-    array, merge = re.search(r"jobs (\d+) \(3 parts\) and (\d+)", told).groups()
+    merge = re.search(r"\(3 parts\) and (\d+) \(the merge\) are queued", told)[1]
     wait_for_state(merge, "COMPLETED")
     files = {path.name: path.read_bytes() for path in one.iterdir() if path.is_file()}
     assert {path.name: path.read_bytes() for path in many.iterdir() if path.is_file()} == files
