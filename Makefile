@@ -19,6 +19,7 @@ help:
 	@echo "make demo      train on sample photographs and look at the result"
 	@echo "make test      run the tests that need nothing but Python"
 	@echo "make test-all  run these, and those of launcher, wheel and documentation"
+	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
 	@echo "make cluster   start a SLURM on this machine; make cluster-stop ends it"
@@ -33,6 +34,12 @@ test-system: $(VENV)/.installed-dev
 	$(PYTEST) -m system
 
 test-all: test test-system
+
+KILLS ?= 20
+.PHONY: chaos
+chaos: $(VENV)/.installed-dev
+	@mkdir -p out
+	$(BIN)/python scripts/chaos.py --kills $(KILLS) --json out/chaos.json
 
 .PHONY: lint type
 lint: $(VENV)/.installed-dev

@@ -39,10 +39,8 @@ def is_published(root: Path, split: str, manifest: Manifest) -> bool:
     return True
 
 
-def publish_splits(
-    root: Path, made: Mapping[str, Sequence[Sidecar]], manifest: Manifest
-) -> Manifest:
-    """Write rejected.jsonl, then the manifest: that of `root` with the splits `made`, which it is.
+def publish_splits(root: Path, made: Mapping[str, Sequence[Sidecar]], manifest: Manifest) -> None:
+    """Write rejected.jsonl, then the manifest: `manifest`, which is that of `root`, and `made`.
 
     made: by split, the sidecars of all its shards in order. Raises UserError where every photograph
     of a split was rejected.
@@ -62,9 +60,7 @@ def publish_splits(
                 f"no photograph is left for the split '{split}': "
                 f"{summarize(splits[split].rejected)} rejected; see {root / REJECTED}"
             )
-    published = Manifest(splits)
-    write_manifest(root, published)
-    return published
+    write_manifest(root, Manifest(splits))
 
 
 def summarize(rejected: Mapping[str, int]) -> str:

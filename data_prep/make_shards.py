@@ -1,6 +1,6 @@
-"""Turn a folder of photographs into shards to train on.
+"""Turn a folder, a zip or a tar of photographs into shards to train on.
 
-    python -m data_prep.make_shards --photos DIR --out DIR --split train
+    python -m data_prep.make_shards --photos DIR|ZIP|TAR --out DIR --split train
 
 Stop it as you like: the same command goes on where it was, to the same bytes, with any number of
 workers. Another --split goes into the same folder. What is left out is in rejected.jsonl.
@@ -12,9 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.archives import open_source
 from data_prep.assembly import REJECTED, summarize
+from data_prep.coco import annotate, digest_about, read_annotations
+from data_prep.duplicates import reject_duplicates
 from data_prep.ownership import Part
-from data_prep.photos import FolderSource, digest_photos
+from data_prep.photos import Photo, Source, digest_photos
 from data_prep.progress import Progress
 from data_prep.shard_file import Prep
 from data_prep.writer import plan_splits, write_splits
@@ -29,6 +32,9 @@ _MANY_REJECTED = 0.1  # of a split; COCO rejects 0.04
 _ADVICE = {
     "too_small": "a smaller --short_side or --min_short_side keeps small ones",
     "near_gray": "a smaller --min_chroma keeps pale ones",
+    "license": "a longer list of --licenses keeps more",
+    "license_unknown": "--annotations does not know their licences",
+    "duplicate": "they are copies of others, byte for byte",
 }
 
 
@@ -36,7 +42,11 @@ _ADVICE = {
 class MakeShardsOptions:
     """Flags of `python -m data_prep.make_shards`."""
 
-    photos: Path = option(help="folder of photographs, read with the folders in it", metavar="DIR")
+    photos: Path = option(
+        help="folder of photographs, read with the folders in it, or a zip or a plain tar, which "
+        "is not unpacked",
+        metavar="DIR|ZIP|TAR",
+    )
     out: Path = option(help="folder for shards and manifest", metavar="DIR")
     split: str = option(help="name of the split to make, such as train or val", metavar="NAME")
     short_side: int = option(286, help="short side of the pictures", unit="pixels")
@@ -55,6 +65,16 @@ class MakeShardsOptions:
         help="least short side of a photograph; none is 256, or short_side if less",
         unit="pixels",
     )
+    annotations: Path | None = option(
+        None,
+        help="COCO's JSON (captions, instances or image_info), for ids and licences",
+        metavar="FILE",
+    )
+    licenses: tuple[str, ...] | None = option(
+        None,
+        help="keep only photographs under these, by id or name as in --annotations",
+        metavar="LIST",
+    )
 
     def __post_init__(self) -> None:
         least = {
@@ -71,33 +91,28 @@ class MakeShardsOptions:
                 raise UserError(f"--{name} {value}: give {smallest} or more")
         if self.val_fraction >= 1:
             raise UserError(f"--val_fraction {self.val_fraction:g}: give a share below 1, as 0.05")
+        if self.licenses and not self.annotations:
+            raise UserError("--licenses needs --annotations FILE, which says what licence each has")
         if self.part is not None:
             Part.parse(self.part)
 
 
 def make_shards(options: MakeShardsOptions) -> int:
-    """Turn a folder of photographs into shards of (gray, colour) pairs to train on.
+    """Turn photographs into shards of (gray, colour) pairs to train on.
 
     Stop it as you like: the same command goes on where it was, and ends with the same bytes for
     any number of workers. Another --split goes into the same folder.
+
+    What cannot be used is left out, and named with the reason in rejected.jsonl; so are copies of
+    another photograph, byte for byte.
     """
     started = time.monotonic()
-    source = FolderSource(options.photos)
-    photos = source.list_photos()
-    min_short_side = options.min_short_side or min(_SMALLEST_PHOTO, options.short_side)
-    prep = Prep(
-        photos=digest_photos(photos),
-        num_photos=len(photos),
-        seed=options.seed,
-        val_fraction=options.val_fraction,
-        samples_per_shard=options.samples_per_shard,
-        short_side=options.short_side,
-        min_short_side=min_short_side,
-        min_chroma=options.min_chroma,
-    )
-    plans = plan_splits(options.out, options.split, source, photos, prep)
     num_workers = options.num_workers or num_cores()
     part = Part.parse(options.part) if options.part else None
+    source = open_source(options.photos)
+    photos, prep = _list(source, options)
+    photos = reject_duplicates(source, photos, options.out, num_workers)
+    plans = plan_splits(options.out, options.split, source, photos, prep)
     with Progress("photographs") as progress:
         num_done = write_splits(plans, num_workers, progress, part)
     if part is None:
@@ -116,6 +131,38 @@ def make_shards(options: MakeShardsOptions) -> int:
             f"    python -m data_prep.merge_shards --shards {options.out}"
         )
     return 0
+
+
+def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], Prep]:
+    """The photographs with what is known of them, and what decides the bytes of their shards."""
+    photos = source.list_photos()
+    about = licenses = None
+    if options.annotations:
+        annotations = read_annotations(options.annotations)
+        chosen = annotations.choose(options.licenses) if options.licenses else None
+        photos = annotate(photos, annotations, chosen)
+        about = digest_about(photos)
+        unknown = sum(not photo.about for photo in photos)
+        if unknown and not chosen:
+            print(
+                f"{unknown:,} of {len(photos):,} photographs are not in {options.annotations}: "
+                "their licence stays unknown",
+                file=sys.stderr,
+            )
+        licenses = ",".join(sorted(chosen)) if chosen else None
+    prep = Prep(
+        photos=digest_photos(photos),
+        num_photos=len(photos),
+        seed=options.seed,
+        val_fraction=options.val_fraction,
+        samples_per_shard=options.samples_per_shard,
+        short_side=options.short_side,
+        min_short_side=options.min_short_side or min(_SMALLEST_PHOTO, options.short_side),
+        min_chroma=options.min_chroma,
+        annotations=about,
+        licenses=licenses,
+    )
+    return photos, prep
 
 
 def report(out: Path, split: Split) -> None:

@@ -62,11 +62,11 @@ def merge_splits(root: Path) -> tuple[str, ...]:
     """
     if not root.is_dir():
         raise UserError(f"--shards {root}: there is no such folder")
+    if not any(root.glob("*.json")):  # neither sidecar nor manifest
+        raise UserError(f"{root} has no shards yet; make them with make_shards --part I/N")
     with disk_errors(root), own(root):
         manifest = manifest_so_far(root)
         begun = _begun_splits(root)
-        if not begun and not manifest.splits:
-            raise UserError(f"{root} has no shards yet; make them with make_shards --part I/N")
         for file, name in leftovers(root):
             if name in (MANIFEST, REJECTED):
                 file.unlink()
@@ -96,11 +96,13 @@ def _begun_splits(root: Path) -> dict[str, Prep]:
                 ".json, and make their part again"
             )
     begun = {split: sidecar.prep for split, sidecar in first.items()}
-    if VAL in begun and begun[VAL].val_fraction and begun.pop(VAL) not in begun.values():
-        raise UserError(
-            f"{root} has a val that was cut off from another split, but no shard of that yet; run "
-            "make_shards with the parts that are not done"
-        )
+    if VAL in begun and begun[VAL].val_fraction:
+        cut_off = begun.pop(VAL)
+        if cut_off not in begun.values():
+            raise UserError(
+                f"{root} has a val that was cut off from another split, but no shard of that yet; "
+                "run make_shards with the parts that are not done"
+            )
     return begun
 
 

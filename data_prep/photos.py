@@ -1,16 +1,41 @@
 """Where photographs come from: a folder, or the sample photographs that Python packages carry."""
 
+import errno
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from pix2pix.errors import UserError
+from pix2pix.photo import PhotoError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+
+# 512 MiB: a photograph of `photo.MAX_PIXELS` has 400 MB as bare RGB. What a file or a member of an
+# archive claims beyond that must not fill the memory.
+MAX_BYTES = 2**29
+
+T = TypeVar("T")
+
+# These say something of the one file. Any other error (EIO, ESTALE, ETIMEDOUT, too many open files)
+# says something of the machine, and may pass.
+_OF_THE_FILE = frozenset(
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    )
+)
+_PAUSES_SECONDS = (0.1, 1.0, 5.0)  # between attempts: a network file system fails over in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +43,16 @@ class Photo:
     """A photograph of a source.
 
     name: its path within the source, POSIX; bytes that are no UTF-8 stand in it as Python has them
-    in paths (surrogate escapes). size: of the file, in bytes.
+    in paths (surrogate escapes). size: of the file, in bytes. place: where its source finds it, for
+    nobody else to read. reject: why it is left out, where that is known without opening it.
+    about: what is known of it beyond the file, for KEY.json.
     """
 
     name: str
     size: int
+    place: tuple[int, ...] = ()
+    reject: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -32,7 +62,7 @@ class Source(Protocol):
         """Every photograph, sorted by the bytes of its name; raises UserError if there is none."""
 
     def read(self, photo: Photo) -> bytes:
-        """The file as it is; raises OSError."""
+        """The file as it is; raises OSError, or PhotoError with the reason. May run in threads."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +72,80 @@ class FolderSource:
     root: Path
 
     def list_photos(self) -> list[Photo]:
-        """Files with the extension of a photograph, in any case; hidden ones are left out."""
+        """Files whose names `names_photo`; pipes, sockets and devices have a reason to reject."""
         if not self.root.is_dir():
-            raise UserError(f"--photos {self.root}: there is no such folder")
-        photos = [Photo(name, size) for name, size in _walk(self.root)]
-        if not photos:
-            raise UserError(
-                f"--photos {self.root}: no photographs in it or below "
-                f"(files ending in {', '.join(EXTENSIONS)})"
-            )
-        return sorted(photos, key=lambda photo: os.fsencode(photo.name))
+            raise UserError(f"--photos {self.root}: there is no such folder, zip or tar")
+        return sort_photos(self.root, _walk(self.root))
 
     def read(self, photo: Photo) -> bytes:
-        """The file as it is; raises OSError."""
-        return (self.root / photo.name).read_bytes()
+        """The file, of the size that it was listed with; raises OSError."""
+        with (self.root / photo.name).open("rb") as file:
+            return file.read(photo.size)
 
 
-def digest_photos(photos: list[Photo]) -> str:
+def names_photo(name: str) -> bool:
+    """Whether a POSIX path has the extension of a photograph, in any case, and is not hidden."""
+    return name.lower().endswith(EXTENSIONS) and all(map(_is_visible, name.split("/")))
+
+
+def sort_photos(path: Path, photos: Iterable[Photo]) -> list[Photo]:
+    """`photos` by the bytes of their names; raises UserError, naming `path`, if there are none."""
+    ordered = sorted(photos, key=lambda photo: os.fsencode(photo.name))
+    if not ordered:
+        raise UserError(
+            f"--photos {path}: no photographs in it or below (files ending in "
+            f"{', '.join(EXTENSIONS)}; an archive in it is not opened)"
+        )
+    return ordered
+
+
+def digest_photos(photos: Iterable[Photo]) -> str:
     """Identity of a list of photographs, in hex: their names and sizes, not where they lie."""
     lines = (os.fsencode(photo.name) + b"\0%d\n" % photo.size for photo in photos)
     return sha256(b"".join(lines)).hexdigest()[:16]  # 64 bits tell apart, and can be read
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int]]:
-    """(POSIX path below `root`, bytes) of each photograph."""
+def read_photo(source: Source, photo: Photo) -> bytes:
+    """The file of `photo`.
+
+    Raises PhotoError with the reason why not: `photo.reject`, too_many_bytes, unreadable, those of
+    the source. Raises UserError where the fault is not the photograph's, and lasts.
+    """
+    if photo.reject:
+        raise PhotoError(photo.reject, "known to be left out")
+    if photo.size > MAX_BYTES:
+        raise PhotoError("too_many_bytes", f"{photo.size:,} bytes; at most {MAX_BYTES:,} are read")
+    try:
+        return _patiently(lambda: source.read(photo), photo.name)
+    except OSError as error:
+        raise PhotoError("unreadable", f"cannot be read: {error}") from error
+
+
+def _patiently(read: Callable[[], T], name: str) -> T:
+    """`read()`, again where the machine was at fault: else such photographs were lost for good."""
+    pauses = iter(_PAUSES_SECONDS)
+    while True:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno in _OF_THE_FILE:
+                raise
+            pause = next(pauses, None)
+            if pause is None:
+                raise UserError(
+                    f"reading {name} failed {len(_PAUSES_SECONDS) + 1} times: {error.strerror}; "
+                    "when disk or network are well, run the same command again: what is done "
+                    "stays done"
+                ) from error
+        time.sleep(pause)
+
+
+def _is_visible(name: str) -> bool:
+    """False for hidden files and folders, and for the folder of metadata in zips made on a Mac."""
+    return name == ".." or (not name.startswith(".") and name != "__MACOSX")
+
+
+def _walk(root: Path) -> Iterator[Photo]:
     seen = set()  # a link to a folder above would lead round and round
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
         status = os.stat(folder)
@@ -73,11 +153,11 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders.sort(key=os.fsencode)  # which of two ways to one folder is taken must not vary
-        for file in files:
-            if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
-                path = Path(folder, file)
-                yield path.relative_to(root).as_posix(), _size(path)
+        # Sorted: which of two ways to one folder is taken must not vary.
+        folders[:] = sorted(filter(_is_visible, folders), key=os.fsencode)
+        for file in filter(names_photo, files):
+            path = Path(folder, file)
+            yield _look_at(path, path.relative_to(root).as_posix())
 
 
 def _refuse(error: OSError) -> None:
@@ -85,12 +165,15 @@ def _refuse(error: OSError) -> None:
     raise UserError(f"the folder {error.filename} cannot be listed: {error.strerror}; mend that")
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 for a link to nothing, which then counts as unreadable."""
+def _look_at(path: Path, name: str) -> Photo:
+    """The photograph at `path`; a link to nothing has size 0, and counts as unreadable later."""
     try:
-        return path.stat().st_size
+        status = _patiently(path.stat, str(path))
     except OSError:
-        return 0
+        return Photo(name, 0)
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+        return Photo(name, 0, reject="not_a_file")
+    return Photo(name, status.st_size)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tarfile import BLOCKSIZE, USTAR_FORMAT, TarInfo
 
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
-from data_prep.photos import Photo, Source
+from data_prep.photos import Photo, Source, read_photo
 from pix2pix.durable import aside, publish, publish_aside
 from pix2pix.errors import UserError
 from pix2pix.photo import PhotoError
@@ -23,8 +23,9 @@ from pix2pix.shards import COLOR, GRAY, Shard
 class Prep:
     """Everything that decides a split's bytes, but for the photographs' own.
 
-    photos: digest of the list of photographs, of which there are num_photos. The others are
-    make_shards' options. Another value in any field makes another split.
+    photos: digest of the list of photographs, of which there are num_photos. annotations: digest
+    of what is known of them. The others are make_shards' options. Another value in any field makes
+    another split.
     """
 
     photos: str
@@ -35,6 +36,8 @@ class Prep:
     short_side: int
     min_short_side: int
     min_chroma: float
+    annotations: str | None = None
+    licenses: str | None = None
     jpeg_quality: int = JPEG_QUALITY
 
 
@@ -154,7 +157,7 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
     with aside(task.tar).open("wb", buffering=2**18) as file:
         for index, photo in task.members:
             try:
-                pair = make_pair(_read(task.source, photo), settings)
+                pair = make_pair(read_photo(task.source, photo), settings)
             except PhotoError as error:
                 rejects.append(Reject(photo.name, error.reason))
             else:
@@ -171,13 +174,6 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
     return Sidecar(prep, shard, tuple(rejects))
 
 
-def _read(source: Source, photo: Photo) -> bytes:
-    try:
-        return source.read(photo)
-    except OSError as error:
-        raise PhotoError("unreadable", f"cannot be read: {error}") from error
-
-
 def _sample(index: int, photo: Photo, pair: Pair) -> bytes:
     """The tar members of one sample. KEY is unique in all splits of one list of photographs."""
     key = f"{index:09d}"
@@ -188,6 +184,7 @@ def _sample(index: int, photo: Photo, pair: Pair) -> bytes:
         "height": pair.height,
         "photo_width": pair.photo_width,
         "photo_height": pair.photo_height,
+        **photo.about,
     }
     return b"".join(
         [

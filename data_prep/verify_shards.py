@@ -115,8 +115,9 @@ def _unknown_shards(root: Path, splits: Sequence[Split]) -> Iterator[Fault]:
 def _notes(root: Path, manifest: Mapping[str, Split]) -> Iterator[str]:
     """What is no fault of the shards, but may be a surprise."""
     for one, other in combinations(manifest.values(), 2):
-        same_photos = one.prep.get("photos") == other.prep.get("photos") is not None
-        if same_photos and not (one.prep == other.prep and one.prep.get("val_fraction")):
+        photos = one.prep.get("photos")
+        are_one_cut = one.prep == other.prep and one.prep.get("val_fraction")
+        if photos and photos == other.prep.get("photos") and not are_one_cut:
             yield f"{one.name} and {other.name} are made of the same photographs"
     matches = (_SHARD_FILE.fullmatch(path.name) for path in root.iterdir())
     for split in sorted({match[1] for match in matches if match} - manifest.keys()):

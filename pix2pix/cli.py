@@ -18,7 +18,7 @@ import fire
 from fire.decorators import SetParseFn
 
 from pix2pix.cli_help import help_text, table, wrap, written
-from pix2pix.errors import UserError
+from pix2pix.errors import LostProcessError, UserError
 from pix2pix.options import CONFIG, Flag, enumerate_words, flags_of, option, suggestion
 
 __all__ = ["Command", "Options", "help_text", "main", "option", "parse", "parse_all"]
@@ -35,8 +35,9 @@ def main(
 ) -> NoReturn:
     """Runs `command(parse(options, argv))` and exits with the status it returns (None is 0).
 
-    A UserError is printed once, by rank 0 of a launch, and exits with status 2 on every rank. Any
-    other exception keeps its traceback: that is a bug of ours.
+    A UserError is printed once, by rank 0 of a launch, and exits with status 2 on every rank. A
+    LostProcessError is printed by every rank that noticed, and exits with status 69. Any other
+    exception keeps its traceback: that is a bug of ours.
 
     Args:
         command: a function of an `options`; its docstring introduces `--help`. Or a mapping from
@@ -51,6 +52,10 @@ def main(
         if _is_first_rank():
             print(wrap(f"error: {error}"), file=sys.stderr)
         status = 2
+    except LostProcessError as error:
+        print(wrap(f"error: {error}"), file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(69)  # EX_UNAVAILABLE; threads that wait for the lost one would abort with a dump
     except KeyboardInterrupt:
         status = 130  # 128 + SIGINT, as a shell reports it
     except BrokenPipeError:

@@ -62,6 +62,12 @@ class TrainConfig:
     time_limit_minutes: float | None = option(
         None, help="save and stop after this time", unit="minutes"
     )
+    collective_timeout_minutes: float = option(
+        10.0, help="wait so long for another process, then end with an error", unit="minutes"
+    )
+    max_skipped_steps: int = option(
+        20, help="end with an error after so many in a row that are not finite", unit="steps"
+    )
 
     image_size: int = option(
         256, help="side of the square: 64, 128, 256 or 512", unit="pixels", group="data"
@@ -254,6 +260,7 @@ _RANGES = (
             "epochs",
             "grad_accumulation_steps",
             "keep_checkpoints",
+            "max_skipped_steps",
         ),
     ),
     (
@@ -270,7 +277,11 @@ _RANGES = (
             "checkpoint_every",
         ),
     ),
-    ("more than 0", lambda value: value > 0, ("learning_rate", "time_limit_minutes")),
+    (
+        "more than 0",
+        lambda value: value > 0,
+        ("learning_rate", "time_limit_minutes", "collective_timeout_minutes"),
+    ),
     ("from 0 to 1", lambda value: 0 <= value <= 1, ("decay_start",)),
     ("from 0 to less than 1", lambda value: 0 <= value < 1, ("beta1", "ema_decay")),
 )

@@ -131,6 +131,14 @@ class TrainSlices(Dataset[Batch]):
         return _read_batch(self.reader, self.cuts(number), self.side)
 
 
+def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> list[str]:
+    """Names "SHARD/KEY" of the samples of step `step` (from 0), over all ranks."""
+    parts = config.grad_accumulation_steps
+    slices = TrainSlices(reader, config, rank=0, world_size=1)
+    cuts = (cut for part in range(parts) for cut in slices.cuts(step * parts + part))
+    return [reader.name(cut.shard, cut.index) for cut in cuts]
+
+
 class EvaluationBatches(Dataset[Batch]):
     """This rank's samples of a split in manifest order, centre squares, `batch_size` at a time."""
 

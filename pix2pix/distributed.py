@@ -4,12 +4,17 @@ Everything else is told what it needs: which slice of the data is mine, here is 
 ranks, rank 0 writes. A process that was not launched as one of many is rank 0 of 1.
 """
 
+import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
 from typing import TypeVar, cast
 
 import torch
@@ -18,8 +23,12 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from pix2pix.errors import UserError
+from pix2pix.errors import LostProcessError, UserError
 from pix2pix.machine import num_cores
+
+# NCCL's watchdog aborts the process with a stack dump. The exchange of each step, on the CPU group,
+# hangs with it, and says so in a line: it goes first.
+NCCL_GRACE = timedelta(minutes=1)
 
 T = TypeVar("T")
 
@@ -27,23 +36,27 @@ T = TypeVar("T")
 class Distributed:
     """This process among the others of one training or evaluation.
 
-    Creating it joins the process group that the launcher's environment describes. A collective
-    that waits longer than `timeout_minutes` ends the process instead of hanging for ever.
+    Creating it joins the process group that the launcher's environment describes. Used as a
+    context, it leaves the group in the end, and a collective that waits longer than
+    `timeout_minutes`, or whose peer has died, raises LostProcessError: nobody hangs for ever.
     num_threads: of torch on a CPU; None takes OMP_NUM_THREADS where the user has set it, else
         shares the machine's cores among its processes.
     """
 
-    def __init__(self, timeout_minutes: float = 30, num_threads: int | None = None) -> None:
+    def __init__(self, timeout_minutes: float = 10, num_threads: int | None = None) -> None:
         _follow_launcher()
         threads = num_threads or _default_threads()
         os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate sets it, and warns
-        self._timeout = timedelta(minutes=timeout_minutes)
-        # Precision is ours (step.py): under Accelerate fp16 on a CPU is silently fp32.
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision="no",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=self._timeout)],
+        self.timeout = timedelta(minutes=timeout_minutes)
+        on_gpu = torch.cuda.is_available()
+        group = InitProcessGroupKwargs(
+            timeout=self.timeout + (NCCL_GRACE if on_gpu else timedelta())
         )
+        with self._losing_nobody():
+            # Precision is ours (step.py): under Accelerate fp16 on a CPU is silently fp32.
+            self.accelerator = Accelerator(
+                cpu=not on_gpu, mixed_precision="no", kwargs_handlers=[group]
+            )
         self.rank: int = self.accelerator.process_index
         self.world_size: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
@@ -51,6 +64,20 @@ class Distributed:
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
+
+    def __enter__(self) -> "Distributed":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._losing_nobody():
+            if error is not None and _is_of_a_collective(error):
+                raise error
+        self.shutdown()
 
     @property
     def device_name(self) -> str:
@@ -79,7 +106,7 @@ class Distributed:
         """
         if self.world_size == 1:
             return None
-        return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self._timeout))
+        return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self.timeout))
 
     def parallel(self, module: nn.Module) -> nn.Module:
         """`module` on the device, wrapped so that backward averages gradients over the ranks."""
@@ -130,15 +157,40 @@ class Distributed:
             raise outcome[0]
         return outcome[0]  # type: ignore[return-value]
 
+    def everyones(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
+        """The (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
+        if self.world_size == 1:
+            return [word]
+        words: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(words, word, group=group)
+        return cast("list[T]", words)
+
     def raise_together(self, error: str | None) -> None:
         """Raise the first rank's `error` as UserError on every rank; no error anywhere: return."""
-        errors: list[str | None] = [error]
-        if self.world_size > 1:
-            errors = [None] * self.world_size
-            dist.all_gather_object(errors, error)
-        first = next((message for message in errors if message), None)
+        first = next(filter(None, self.everyones(error)), None)
         if first is not None:
             raise UserError(first)
+
+    @contextlib.contextmanager
+    def _losing_nobody(self) -> Iterator[None]:
+        """Make the error of a collective one sentence: who waited, where, and what to do."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_a_collective(error):
+                raise
+            rank, where = os.environ.get("RANK", "0"), _place(error)
+            if re.search("[Tt]imed? ?out", str(error)):
+                minutes = self.timeout.total_seconds() / 60
+                what = (
+                    f"waited {minutes:g} minutes for another, which hangs or is lost with its node"
+                )
+            else:
+                what = "lost another, which has ended; its own message, if it left one, says why"
+            raise LostProcessError(
+                f"process {rank} of this training {what} ({where}). Run the same command again to "
+                "go on from the newest checkpoint"
+            ) from None
 
     def shutdown(self) -> None:
         """Leave the process group, so that a process may end without a warning or a hang."""
@@ -173,6 +225,21 @@ class Agreement:
             self._work.wait()
         flags, self._flags, self._work = self._flags, None, None
         return () if flags is None else tuple(bool(flag) for flag in flags.tolist())
+
+
+def _is_of_a_collective(error: BaseException) -> bool:
+    """Whether torch raised it because another process is gone or silent."""
+    gloo_or_nccl = re.search(r"gloo/|[Cc]onnection (closed|reset)|NCCL", str(error)) is not None
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and gloo_or_nccl)
+
+
+def _place(error: BaseException) -> str:
+    """The innermost function of ours that the error came through."""
+    ours = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [frame for frame in frames if Path(frame.filename).parent == ours]
+    frame = (mine or list(frames))[-1]
+    return f"{frame.name} in {Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _default_threads() -> int:

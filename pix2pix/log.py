@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,8 +79,14 @@ class RunLog:
             return
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        record = {"step": step, "time": round(time.time(), 3), **values}
-        self._records.write(json.dumps(record) + "\n")
+        self.record(step, values)
+
+    def record(self, step: int, values: Mapping[str, Any]) -> None:
+        """A line in metrics.jsonl alone: for what is no curve."""
+        if not self.active:
+            return
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
+        self._records.write(line + "\n")
         self._records.flush()
 
     def postfix(self, text: str) -> None:

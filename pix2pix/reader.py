@@ -32,13 +32,17 @@ class ShardReader:
     def __setstate__(self, state: tuple[Path, Split]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
+    def name(self, shard: int, index: int) -> str:
+        """ "SHARD/KEY" of one sample."""
+        return f"{self.split.shards[shard].name}/{self._open(shard)[1].keys[index]}"
+
     def read(self, shard: int, index: int) -> tuple[str, Tensor, Tensor]:
         """Name "SHARD/KEY", gray [1, H, W] and color [3, H, W] uint8 of one sample.
 
         Raises UserError, naming shard and key, where the sample can't be read or decoded.
         """
         file, table = self._open(shard)
-        name = f"{self.split.shards[shard].name}/{table.keys[index]}"
+        name = self.name(shard, index)
         try:
             gray = _decode(file.fileno(), table.gray[index], ImageReadMode.GRAY)
             color = _decode(file.fileno(), table.color[index], ImageReadMode.RGB)

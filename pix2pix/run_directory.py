@@ -2,12 +2,15 @@
 
 import json
 import platform
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
 from pix2pix.config import TrainConfig
 from pix2pix.durable import publish_json
 from pix2pix.errors import UserError
+from pix2pix.options import flags_of
+from pix2pix.writer_claim import FOLDER
 
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
 
@@ -30,12 +33,16 @@ class RunDirectory:
         """The configuration of the run. Raises UserError where there is none."""
         return self._read()[0]
 
+    def config_hash(self) -> str:
+        """Whose training this is. Raises UserError where there is none."""
+        return config_hash(*self._read())
+
     def claim(self, config: TrainConfig, shards_digest: str) -> list[str]:
         """Make the directory this training's, or go on in it; call it on one rank.
 
         config: resolved; shards_digest: identity of the train split's content.
         Returns what changed since the last start, a line each. Raises UserError where the
-        directory belongs to a training of another identity, or can't be written.
+        directory belongs to a training of another identity that has begun, or can't be written.
         """
         changes = self.check(config, shards_digest)
         try:
@@ -55,7 +62,8 @@ class RunDirectory:
         if self.config_file.exists():
             return self._compare(config, shards_digest)
         submitted = {self.snapshots, self.jobs}
-        if self.root.exists() and not submitted.issuperset(self.root.iterdir()):
+        files = self.root.iterdir() if self.root.exists() else ()
+        if any(file not in submitted and not _is_claim(file) for file in files):
             raise UserError(
                 f"{self.root} has files but no config.json, so it is no run directory; "
                 "choose another --run_dir"
@@ -66,6 +74,11 @@ class RunDirectory:
         """Step of the newest checkpoint that is there, 0 without one."""
         names = (path.name.removeprefix("step_") for path in self.checkpoints.glob("step_*"))
         return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def _has_begun(self) -> bool:
+        """Whether there is something to lose: a checkpoint, damaged or not, or metrics."""
+        logged = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
+        return logged or any(self.checkpoints.glob("step_*"))
 
     def _read(self) -> tuple[TrainConfig, str]:
         """The configuration and the digest of the shards that `claim` wrote."""
@@ -89,6 +102,8 @@ class RunDirectory:
         rows = [f"{name}: {old!r} there, {new!r} here" for name, (new, old) in identity.items()]
         if their_digest != shards_digest:
             rows.append("shards: the photographs in the train split are others")
+        if rows and not self._has_begun():  # a start that failed must not bind the next one
+            return ["everything: no step was trained here yet"]
         if rows:
             raise UserError(
                 f"{self.root} belongs to another training ({'; '.join(rows)}); "
@@ -96,6 +111,22 @@ class RunDirectory:
             )
         free.pop("run_dir", None)  # a run may be moved
         return [f"{name}: {old} → {new}" for name, (new, old) in free.items()]
+
+
+def config_hash(config: TrainConfig, shards_digest: str) -> str:
+    """The identity of a training, 16 hex digits: what a checkpoint says whose it is.
+
+    Fields at their default are left out, so that one that a later version adds changes no hash.
+    """
+    defaults = {name: flag.default for name, flag in flags_of(TrainConfig).items()}
+    chosen = {name: v for name, v in config.identity().items() if v != defaults[name]}
+    numbers = {n: float(v) if isinstance(v, int) else v for n, v in chosen.items()}  # 10 is 10.0
+    text = json.dumps([numbers, shards_digest], sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_claim(path: Path) -> bool:
+    return path.name.startswith(FOLDER)  # of this very start: the right to write comes first
 
 
 def versions() -> dict[str, str]:

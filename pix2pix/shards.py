@@ -23,6 +23,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 GRAY = "gray.jpg"
 COLOR = "color.jpg"
+ABOUT = "json"
 
 _MAKE = "python -m data_prep.make_shards --photos DIR --out {root} --split {split}"
 _BLOCK = 512  # bytes: a tar is made of them
@@ -162,14 +163,16 @@ def check_shard(root: Path, split: str, shard: Shard) -> None:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where each sample's two pictures lie in a tar. N samples, in the order of the file.
+    """Where each sample's members lie in a tar. N samples, in the order of the file.
 
-    keys: N names. gray, color: [N, 2] int64, offset and size in bytes.
+    keys: N names. gray, color, about (the JSON): [N, 2] int64, offset and size in bytes; the size
+    is 0 for a sample without JSON.
     """
 
     keys: tuple[str, ...]
     gray: NDArray[np.int64]
     color: NDArray[np.int64]
+    about: NDArray[np.int64]
 
 
 def index_shard(path: Path) -> ShardIndex:
@@ -189,11 +192,11 @@ def index_shard(path: Path) -> ShardIndex:
         if GRAY not in members or COLOR not in members:
             lacking = COLOR if GRAY in members else GRAY
             raise UserError(f"the shard {path} is no shard of pairs: {key} has no {lacking}")
-    pictures = (
-        np.array([members[kind] for members in places.values()], dtype=np.int64).reshape(-1, 2)
-        for kind in (GRAY, COLOR)
+    tables = (
+        np.array([members.get(kind, (0, 0)) for members in places.values()], dtype=np.int64)
+        for kind in (GRAY, COLOR, ABOUT)
     )
-    return ShardIndex(tuple(places), *pictures)
+    return ShardIndex(tuple(places), *(table.reshape(-1, 2) for table in tables))
 
 
 def key_and_kind(name: str) -> tuple[str, str]:

@@ -31,6 +31,7 @@ class StepMetrics:
     discriminator_gradient_norm: Tensor
     generator_gradient_norm: Tensor
     skipped_updates: Tensor  # 0, 1 or 2 networks had a gradient that was not finite
+    failed_updates: Tensor  # of these, those that a smaller fp16 loss scale can't help
 
     def stacked(self) -> Tensor:
         """All values as one tensor [num_metrics], so that one reduction serves them all."""
@@ -77,8 +78,8 @@ class AdversarialStep:
     def __call__(self, slices: Sequence[Batch]) -> StepMetrics:
         """One step from the accumulation slices of this rank; advances `state.step`.
 
-        A gradient that is not finite leaves that network, its optimizer and its running
-        statistics as they were. No value is read back from the device.
+        A loss or gradient that is not finite, on any rank, leaves that network, its optimizer and
+        its running statistics as they were, on every rank. No value is read back from the device.
         """
         state, config = self.state, self.config
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
@@ -89,11 +90,11 @@ class AdversarialStep:
 
         fakes = self._generate_all(pairs)
         real_score, fake_score, d_loss = self._discriminator_backward(pairs, fakes)
-        d_norm, d_finite = _update(
+        d_norm, d_finite, d_failed = _update(
             state.discriminator, state.discriminator_optimizer, state.discriminator_scaler
         )
         adversarial, l1 = self._generator_backward(pairs, fakes)
-        g_norm, g_finite = _update(
+        g_norm, g_finite, g_failed = _update(
             state.generator, state.generator_optimizer, state.generator_scaler
         )
         for buffer, before in zip(state.generator.buffers(), statistics, strict=True):
@@ -110,6 +111,7 @@ class AdversarialStep:
             discriminator_gradient_norm=d_norm,
             generator_gradient_norm=g_norm,
             skipped_updates=2 - d_finite.int() - g_finite.int(),
+            failed_updates=d_failed.int() + g_failed.int(),
         )
 
     def warm_up(self, batch: Batch) -> None:
@@ -158,19 +160,19 @@ class AdversarialStep:
         Real and fake are two forward passes, each with its own backward: their batch statistics
         stay apart, as published, and DDP never sees two passes before one backward.
         """
-        kind, scale = self.config.gan_loss, self.state.discriminator_scaler.scale
+        kind, scaler = self.config.gan_loss, self.state.discriminator_scaler
         self.state.discriminator.requires_grad_(True)
         total = torch.zeros(3, device=fakes[0].device)
         for part, ((condition, target), fake) in enumerate(zip(pairs, fakes, strict=True)):
             with _local_gradients(self.discriminator):
                 real_logits = self._judge(self.discriminator, condition, target)
                 real_loss = losses.discriminator_real(real_logits, kind) / (2 * len(pairs))
-                scale(real_loss).backward()
+                _backward(real_loss, scaler)
             last = part == len(pairs) - 1
             with contextlib.nullcontext() if last else _local_gradients(self.discriminator):
                 fake_logits = self._judge(self.discriminator, condition, fake.detach())
                 fake_loss = losses.discriminator_fake(fake_logits, kind) / (2 * len(pairs))
-                scale(fake_loss).backward()
+                _backward(fake_loss, scaler)
             scores = [self._score(real_logits), self._score(fake_logits)]
             total += torch.stack([*scores, (real_loss + fake_loss).detach() * len(pairs)])
         real_score, fake_score, loss = total / len(pairs)
@@ -180,7 +182,7 @@ class AdversarialStep:
         self, pairs: list["Pair"], fakes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Gradients of the generator; returns means of its adversarial and L1 terms."""
-        kind, scale = self.config.gan_loss, self.state.generator_scaler.scale
+        kind, scaler = self.config.gan_loss, self.state.generator_scaler
         # Frozen: no gradient of the discriminator is computed only to be thrown away.
         self.state.discriminator.requires_grad_(False)
         total = torch.zeros(2, device=fakes[0].device)
@@ -194,7 +196,7 @@ class AdversarialStep:
                 adversarial = losses.generator_adversarial(logits, kind)
                 l1 = losses.l1(fake, target)
                 loss = (adversarial + self.config.l1_weight * l1) / len(pairs)
-                scale(loss).backward()
+                _backward(loss, scaler)
             total += torch.stack([adversarial.detach(), l1.detach()])
         self.state.discriminator.requires_grad_(True)
         adversarial, l1 = total / len(pairs)
@@ -232,8 +234,21 @@ class AdversarialStep:
 Pair = tuple[Tensor, Tensor]  # condition [B, Cin, S, S] and target [B, Cout, S, S], in [-1, 1]
 
 
-def _update(network: nn.Module, optimizer: Adam, scaler: GradScaler) -> tuple[Tensor, Tensor]:
-    """Apply the gradients unless one is not finite; returns their norm and whether it was."""
+def _backward(loss: Tensor, scaler: GradScaler) -> None:
+    # An infinite loss may have finite gradients. NaN in them all tells every rank, at no cost: they
+    # are averaged anyway.
+    scaler.scale(loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)).backward()
+
+
+def _update(
+    network: nn.Module, optimizer: Adam, scaler: GradScaler
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply the gradients unless one is not finite.
+
+    Returns their norm, whether it is finite, and whether it failed: not finite although the loss
+    scale is down to 1. Above that, fp16 is only looking for its scale.
+    """
+    scale = scaler.scale(torch.ones((), device=next(network.parameters()).device))
     scaler.unscale_(optimizer)
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
@@ -244,7 +259,7 @@ def _update(network: nn.Module, optimizer: Adam, scaler: GradScaler) -> tuple[Te
     optimizer.step()
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return norm, finite
+    return norm, finite, ~finite & (scale <= 1)
 
 
 def _local_gradients(module: nn.Module) -> contextlib.AbstractContextManager[None]:

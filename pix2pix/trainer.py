@@ -1,17 +1,15 @@
 """Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
 
-import contextlib
 import enum
 import shutil
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pix2pix.checkpoint import Checkpointer, restore_networks
+from pix2pix.cli_help import wrap
 from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.data import (
@@ -19,6 +17,7 @@ from pix2pix.data import (
     BatchStream,
     EvaluationBatches,
     TrainSlices,
+    global_batch_keys,
     resize,
 )
 from pix2pix.distributed import Agreement, Distributed
@@ -27,23 +26,16 @@ from pix2pix.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.log import RunLog, peak_memory_gib
 from pix2pix.preflight import check_training, crop_size
 from pix2pix.reader import ShardReader
-from pix2pix.run_directory import RunDirectory
+from pix2pix.run_directory import RunDirectory, config_hash
 from pix2pix.shards import open_split, read_manifest
 from pix2pix.state import build_state
-from pix2pix.step import AdversarialStep, StepMetrics, default_precision
+from pix2pix.step import AdversarialStep, default_precision
+from pix2pix.step_watch import FailedStep, FiniteWatch, MeanWindow
 from pix2pix.stop import StopRequest
+from pix2pix.writer_claim import WAIT_SECONDS, WriterClaim
 
 NUM_SAMPLE_PICTURES = 8
-TAGS = {
-    "discriminator_loss": "loss/discriminator",
-    "generator_adversarial": "loss/generator_adversarial",
-    "generator_l1": "loss/generator_l1",
-    "real_score": "discriminator/real",
-    "fake_score": "discriminator/fake",
-    "discriminator_gradient_norm": "gradient_norm/discriminator",
-    "generator_gradient_norm": "gradient_norm/generator",
-    "skipped_updates": "gradient_norm/skipped_updates",
-}
+NUM_NAMED = 4  # samples of a failed step that its line names; metrics.jsonl has them all
 
 
 class Outcome(enum.Enum):
@@ -80,44 +72,70 @@ class Trainer:
         self.config = config = check_training(config, self.train.split, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
+        self.stop_request = stop_request or StopRequest()
 
         self.run = RunDirectory(config.run_dir)
+        self.writer = WriterClaim(config.run_dir)
+        # The other ranks wait for this one, and not for ever.
+        patience = min(WAIT_SECONDS, distributed.timeout.total_seconds() / 2)
+        distributed.on_main(partial(self.writer.acquire, patience))
+        try:
+            self._load(precision)
+        except BaseException:
+            self.writer.release()
+            raise
+
+    def _load(self, precision: str) -> None:
+        """Make the run directory ours and take up the training where it stands."""
+        config, distributed = self.config, self.distributed
         claim = partial(self.run.claim, config, self.train.split.digest)
         for change in distributed.on_main(claim):
             distributed.say(f"changed since the last start: {change}")
         self.color_space = ColorSpace(config.color_space)
         self.state = build_state(config, distributed.device, fp16=precision == "fp16")
-        self.checkpointer = Checkpointer(self.run.checkpoints, config.keep_checkpoints, distributed)
+        identity = config_hash(config, self.train.split.digest)
+        self.checkpointer = Checkpointer(
+            self.run.checkpoints, config.keep_checkpoints, distributed, identity
+        )
         distributed.on_main(partial(check_free_disk, self.run.root, self.state.num_bytes))
         self.step = self._parallel_step(precision)
         self._restore()
+        self.saved_step = self.state.step
+        self.numbers = FiniteWatch(config.max_skipped_steps)
         self.agreement = Agreement(distributed)
-        self.stop_request = stop_request or StopRequest()
 
     def fit(self) -> Outcome:
         """Train to `total_steps`, or until a signal or the time limit says stop."""
-        if self.state.step >= self.total_steps:
-            self.distributed.say(f"this run is finished (step {self.state.step}): nothing to do")
-            return Outcome.ALREADY_FINISHED
-        with (
-            self.stop_request.listening(),
-            self._open_log() as self.log,
-            self._open_stream() as self.stream,
-        ):
-            self.window = _Window(self.stream)
-            stop = False
-            while self.state.step < self.total_steps and not stop:
-                slices = [self.stream.next() for _ in range(self.config.grad_accumulation_steps)]
-                self.window.add(self.step(slices))
-                broken = self.stream.broken
-                stop, anywhere_broken = self.agreement.exchange(self._should_stop(), bool(broken))
-                if anywhere_broken:
-                    self.distributed.raise_together(broken)
-                self._report()
-            if not self._due(self.config.checkpoint_every):
-                self._save()
-            self.checkpointer.wait()
-        return self._conclude()
+        with self.writer:
+            if self.state.step >= self.total_steps:
+                step = self.state.step
+                self.distributed.say(f"this run is finished (step {step}): nothing to do")
+                return Outcome.ALREADY_FINISHED
+            with (
+                self.stop_request.listening(),
+                self._open_log() as self.log,
+                self._open_stream() as self.stream,
+            ):
+                self._train()
+            return self._conclude()
+
+    def _train(self) -> None:
+        parts = self.config.grad_accumulation_steps
+        self.window = MeanWindow(self.stream)
+        stop = False
+        while self.state.step < self.total_steps and not stop:
+            metrics = self.step([self.stream.next() for _ in range(parts)])
+            self.window.add(metrics)
+            self.numbers.add(self.state.step, metrics)
+            self._log_failed_steps()
+            stop, failed = self.agreement.exchange(self._should_stop(), bool(self._failure()))
+            if failed:
+                self.distributed.raise_together(self._failure())
+            self._report()
+        self.writer.ending()
+        if self.saved_step != self.state.step:
+            self._save()
+        self.checkpointer.wait()
 
     def _report(self) -> None:
         """Whatever is due after this step: scalars, pictures, evaluation, checkpoint."""
@@ -130,7 +148,7 @@ class Trainer:
             if self._due(self.config.evaluate_every):
                 self._evaluate()
             if self._due(self.config.checkpoint_every):
-                self._save()
+                self._save_unless_failing()
 
     def _due(self, every: int) -> bool:
         """Every `every` steps, and at the end; 0 means only at the end."""
@@ -138,9 +156,34 @@ class Trainer:
         return last or (every > 0 and self.state.step % every == 0)
 
     def _should_stop(self) -> bool:
+        """Whether this rank was told to stop."""
         limit = self.config.time_limit_minutes
         late = limit is not None and time.monotonic() - self.started >= 60 * limit
-        return late or self.stop_request.received is not None
+        stop = late or self.stop_request.received is not None
+        if stop:
+            self.writer.ending()
+        return stop
+
+    def _failure(self) -> str | None:
+        """What this rank knows that must end the training, without another checkpoint."""
+        return self.stream.broken or self.numbers.failure or self.writer.lost
+
+    def _log_failed_steps(self, wait: bool = False) -> None:
+        for failed in self.numbers.failed(wait):
+            if self.distributed.is_main:
+                self._log_failed(failed)
+
+    def _log_failed(self, failed: FailedStep) -> None:
+        keys = global_batch_keys(self.train, self.config, failed.number - 1)
+        self.log.record(failed.number, {"skipped": failed.networks, "samples": keys})
+        more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
+        self.log.line(
+            wrap(
+                f"step {failed.number}: the gradient of the {' and of the '.join(failed.networks)} "
+                f"is not finite, so this update is skipped; samples: "
+                f"{', '.join(keys[:NUM_NAMED])}{more}"
+            )
+        )
 
     def _log_scalars(self) -> None:
         step, config = self.state.step, self.config
@@ -181,17 +224,24 @@ class Trainer:
             f"{values['colorfulness']:.1f} (truth {values['colorfulness_truth']:.1f})"
         )
 
+    def _save_unless_failing(self) -> None:
+        """Save, but let no training that may be diverging push out the last good checkpoint."""
+        self._log_failed_steps(wait=True)
+        if self.numbers.in_a_row == 0:
+            self._save()
+
     def _save(self) -> None:
-        self.distributed.raise_together(self.stream.broken)  # never save what it has touched
+        self._log_failed_steps(wait=True)
+        self.distributed.raise_together(self._failure())  # never save what it has touched
+        self.saved_step = self.state.step
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)
 
     def _restore(self) -> None:
-        newest = self.checkpointer.newest()
+        newest, init_from = self.checkpointer.restore(self.state), self.config.init_from
         if newest is not None:
-            self.checkpointer.restore(newest, self.state)
             self.distributed.say(f"going on from step {self.state.step} ({newest})")
-        elif self.config.init_from is not None:
-            source = restore_networks(self.config.init_from, self.config, self.state)
+        elif init_from is not None:
+            source = restore_networks(init_from, self.config, self.state, self.distributed)
             self.distributed.say(f"starting from the weights of {source}")
 
     def _parallel_step(self, precision: str) -> AdversarialStep:
@@ -228,49 +278,6 @@ class Trainer:
             return Outcome.STOPPED
         self.distributed.say(f"finished at step {step}: {self.run.root}")
         return Outcome.FINISHED
-
-
-class _Window:
-    """Means of the steps since the last log, kept on the device until then."""
-
-    def __init__(self, stream: BatchStream) -> None:
-        self.stream = stream
-        self.total: Tensor | None = None
-        self.steps = 0
-        self._restart()
-
-    def add(self, metrics: StepMetrics) -> None:
-        """One more step; no synchronisation."""
-        values = metrics.stacked()
-        self.total = values if self.total is None else self.total + values
-        self.steps += 1
-
-    def close(self, distributed: Distributed) -> tuple[dict[str, float], float]:
-        """Means over steps and ranks by tag, and steps per second; then begin anew."""
-        assert self.total is not None
-        waited = self.stream.seconds_waited - self.waited_before
-        vector = torch.cat([self.total / self.steps, self.total.new_tensor([waited])])
-        values = distributed.mean(vector).tolist()  # waits for the device: what logging costs
-        seconds = time.perf_counter() - self.since
-        means = {
-            TAGS[name]: value for name, value in zip(StepMetrics.names(), values, strict=False)
-        }
-        means["speed/share_waited_for_data"] = values[-1] / seconds
-        rate = self.steps / seconds
-        self._restart()
-        return means, rate
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens inside does not count as training time."""
-        begun = time.perf_counter()
-        yield
-        self.since += time.perf_counter() - begun
-
-    def _restart(self) -> None:
-        self.total, self.steps = None, 0
-        self.since = time.perf_counter()
-        self.waited_before = self.stream.seconds_waited
 
 
 def _open_readers(root: Path, distributed: Distributed) -> tuple[ShardReader, ShardReader | None]:

@@ -14,11 +14,8 @@ def evaluate(options: EvaluateOptions) -> int:
     """
     from pix2pix.distributed import Distributed  # heavy: only when the work starts
 
-    distributed = Distributed()
-    try:
+    with Distributed() as distributed:
         make_report(options, distributed)
-    finally:
-        distributed.shutdown()
     return 0
 
 

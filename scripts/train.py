@@ -14,11 +14,8 @@ def train(config: TrainConfig) -> int:
     from pix2pix.distributed import Distributed  # heavy: only when the work starts
     from pix2pix.trainer import Outcome, Trainer
 
-    distributed = Distributed()
-    try:
+    with Distributed(config.collective_timeout_minutes) as distributed:
         outcome = Trainer(config, distributed).fit()
-    finally:
-        distributed.shutdown()
     return STOPPED if outcome is Outcome.STOPPED else 0
 
 

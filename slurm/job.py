@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pix2pix.config import TrainConfig
-from pix2pix.errors import UserError
+from pix2pix.errors import LostProcessError, UserError
 from pix2pix.report import EvaluateOptions
 from pix2pix.run_directory import RunDirectory
 from pix2pix.stop import StopRequest
@@ -18,6 +18,8 @@ from slurm.records import Records
 from slurm.requeue import STOPPED, Verdict, requeue, verdict_on
 from slurm.scheduler import SchedulerError
 from slurm.snapshot import check_snapshot
+
+COLLECTIVE_TIMEOUT_MINUTES = 10  # of an evaluation
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,22 @@ class TrainJob:
         self, member: Member, records: Records, stop: StopRequest
     ) -> tuple[int | None, int, bool]:
         """(step at which it was stopped or None, first step, a signal asked for it)."""
-        distributed = join(member, records.folder)
-        import torch
+        with join(member, records.folder, self.config.collective_timeout_minutes) as distributed:
+            import torch
 
-        from pix2pix.trainer import Outcome, Trainer
+            from pix2pix.trainer import Outcome, Trainer
 
-        trainer = Trainer(self.config, distributed, stop)
-        first_step = trainer.state.step
-        attempt = {"job": member.job_id, "restarts": member.restarts}
-        if distributed.is_main:
-            where = {"nodes": member.num_nodes, "ranks": member.world_size}
-            records.add("started", **attempt, step=first_step, **where)
-        outcome = trainer.fit()
-        if distributed.is_main:
-            records.add("ended", **attempt, step=trainer.state.step, outcome=outcome.value)
-        asked = distributed.sum(
-            torch.tensor(float(stop.received is not None)).to(distributed.device)
-        )
-        distributed.shutdown()
+            trainer = Trainer(self.config, distributed, stop)
+            first_step = trainer.state.step
+            attempt = {"job": member.job_id, "restarts": member.restarts}
+            if distributed.is_main:
+                where = {"nodes": member.num_nodes, "ranks": member.world_size}
+                records.add("started", **attempt, step=first_step, **where)
+            outcome = trainer.fit()
+            if distributed.is_main:
+                records.add("ended", **attempt, step=trainer.state.step, outcome=outcome.value)
+            asked = torch.tensor(float(stop.received is not None), device=distributed.device)
+            asked = distributed.sum(asked)  # a signal may have reached one rank alone
         stopped_at = trainer.state.step if outcome is Outcome.STOPPED else None
         return stopped_at, first_step, bool(asked)
 
@@ -82,11 +82,10 @@ class EvaluateJob:
         member, records = Member.of(os.environ), Records(self.folder)
         with telling_errors(records, member):
             check_snapshot(self.snapshot)
-            distributed = join(member, records.folder)
             from pix2pix.report import make_report
 
-            make_report(self.options, distributed)
-            distributed.shutdown()
+            with join(member, records.folder, COLLECTIVE_TIMEOUT_MINUTES) as distributed:
+                make_report(self.options, distributed)
         return 0
 
 
@@ -102,11 +101,10 @@ def telling_errors(records: Records, member: Member) -> Iterator[None]:
         if member.job_id is None:
             raise
         records.tell_error(member.attempt, member.name, error)
-        if isinstance(error, UserError):
-            if member.rank == 0:
-                print(f"error: {error}", file=sys.stderr)
-        else:
+        if not isinstance(error, UserError | LostProcessError):
             traceback.print_exc()
+        elif member.rank == 0 or isinstance(error, LostProcessError):
+            print(f"error: {error}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         # An orderly exit waits for threads that wait for ranks.

@@ -100,10 +100,11 @@ def tasks_by_node(text: str) -> list[int]:
     return counts
 
 
-def join(member: Member, folder: Path) -> "Distributed":
+def join(member: Member, folder: Path, timeout_minutes: float) -> "Distributed":
     """Meet the other ranks, and be one of them, as under `accelerate launch`.
 
-    folder: seen by all nodes. Raises UserError where rank 0 does not show up.
+    folder: seen by all nodes. timeout_minutes: of a collective. Raises UserError where rank 0 does
+    not show up.
     """
     meeting = folder / f".rendezvous_{member.attempt}.json"
     if member.world_size > 1:
@@ -119,7 +120,7 @@ def join(member: Member, folder: Path) -> "Distributed":
 
     from pix2pix.distributed import Distributed
 
-    distributed = Distributed()
+    distributed = Distributed(timeout_minutes)
     if member.world_size > 1:
         distributed.barrier()
         if member.rank == 0:

@@ -5,19 +5,14 @@ of its own, made by the rank that failed first.
 """
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# What a rank hears from gloo, NCCL or the store when another one is gone, or its node.
-_LOST_PEER = re.compile(
-    r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket|"
-    r"timed out|nccl|gloo",
-    re.IGNORECASE,
-)
+from pix2pix.errors import LostProcessError
+
 _COLUMNS = 500  # of an error that is told in one line
 
 
@@ -45,7 +40,7 @@ class Records:
         attempt: which start of which job. An error that only says that a peer is gone is kept
         apart: it follows from what happened to the peer.
         """
-        kind = "lost" if is_lost_peer(error) else "error"
+        kind = "lost" if isinstance(error, LostProcessError) else "error"
         text = " ".join(f"{rank}: {type(error).__name__}: {error}".split())
         with suppress(FileExistsError):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -79,11 +74,3 @@ class Records:
         for line in lines:
             with suppress(ValueError):  # a killed writer may leave half a line
                 yield json.loads(line)
-
-
-def is_lost_peer(error: BaseException) -> bool:
-    """True if `error` says that another process is gone, and nothing about this one."""
-    is_network = any(cls.__name__ == "DistError" for cls in type(error).__mro__)
-    return is_network or (
-        isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)) is not None
-    )

@@ -17,9 +17,10 @@ ROOT = Path(__file__).parents[1]
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
     "color config distributed durable errors losses machine networks options order photo shards "
-    "stop",
-    "cli cli_help contact_sheet data log metrics photo_files preflight reader run_directory state",
-    "checkpoint evaluation step",
+    "stop writer_claim",
+    "checkpoint_files checkpoint_share cli cli_help contact_sheet data log metrics photo_files "
+    "preflight reader run_directory state",
+    "checkpoint evaluation step step_watch",
     "colorizer report trainer",
     "benchmark",
 )
@@ -28,6 +29,7 @@ TOP = len(FLOORS) - 1  # data_prep, scripts and slurm too
 # Data preparation starts many processes, and torch would cost each 500 MB: it uses these alone.
 USED_BY_DATA_PREP = {"cli", "durable", "errors", "machine", "options", "order", "photo", "shards"}
 WITHOUT_TORCH = USED_BY_DATA_PREP | {
+    "checkpoint_files",
     "cli_help",
     "config",
     "contact_sheet",
@@ -35,6 +37,7 @@ WITHOUT_TORCH = USED_BY_DATA_PREP | {
     "preflight",
     "run_directory",
     "stop",
+    "writer_claim",
 }
 WITHOUT_RANKS = {"color", "losses", "networks", "order"}
 

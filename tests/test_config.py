@@ -28,6 +28,7 @@ def refusal(**values: Any) -> str:
 def test_flags_of_a_training_are_these():
     assert [field.name for field in dataclasses.fields(TrainConfig)] == [
         *["shards", "run_dir", "init_from", "seed", "time_limit_minutes"],
+        *["collective_timeout_minutes", "max_skipped_steps"],
         *["image_size", "global_batch", "window_shards", "num_workers"],
         *["color_space", "norm", "dropout", "generator_width", "discriminator_width"],
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
@@ -53,6 +54,8 @@ def test_no_flags_but_the_folders_give_the_defaults():
         ({"global_batch": 0}, "global_batch must be at least 1, not 0"),
         ({"total_steps": 0}, "total_steps must be at least 1"),
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"max_skipped_steps": 0}, "max_skipped_steps must be at least 1"),
+        ({"collective_timeout_minutes": 0.0}, "collective_timeout_minutes must be more than 0"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
         ({"grad_accumulation_steps": 0}, "grad_accumulation_steps must be at least 1"),
         ({"num_workers": -1}, "num_workers must be 0 or more, not -1"),
@@ -194,6 +197,7 @@ def test_differences_part_what_binds_a_run_from_what_may_change():
 def test_identity_is_all_that_decides_the_numbers_of_a_step():
     free = {
         *["shards", "run_dir", "init_from", "time_limit_minutes", "num_workers"],
+        *["collective_timeout_minutes", "max_skipped_steps"],
         *["total_steps", "epochs", "decay_start"],
         *["precision", "grad_accumulation_steps", "compile"],
         *["log_every", "sample_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"],

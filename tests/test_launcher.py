@@ -1,9 +1,11 @@
 """The commands as people start them: the real launcher, real signals, and the status at the end."""
 
 import contextlib
+import getpass
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,12 +57,12 @@ def run(*command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def started(*command: str, mark: str) -> Iterator[subprocess.Popen[str]]:
+def started(*command: str, mark: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """A running command; it and whatever it started are killed in the end."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=ENVIRONMENT | {"MARK": mark},
+        env=ENVIRONMENT | {"MARK": mark} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -135,6 +137,66 @@ def test_a_stopped_training_saves_leaves_no_process_and_goes_on(
     ended = run(*launcher, *train(run_dir, tiny_shards, total_steps=last + 2))
     assert f"going on from step {last} " in ended.stdout
     assert logged_steps(run_dir) == list(range(1, last + 3))
+
+
+@contextlib.contextmanager
+def started_ranks(run_dir: Path, shards: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """`count` processes of one training, each with the variables that SLURM would give it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    with contextlib.ExitStack() as stack:
+        ranks = []
+        for rank in range(count):
+            places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+            command = [*PYTHON, *train(run_dir, shards, total_steps=5000)]
+            variables = address | places if count > 1 else {}
+            ranks.append(stack.enter_context(started(*command, mark=str(run_dir), **variables)))
+        yield ranks
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_to_one_rank_saves_on_all_and_each_ends_with_75(
+    tiny_shards, tmp_path, number, count
+):
+    run_dir = tmp_path / "run"
+    with started_ranks(run_dir, tiny_shards, count) as ranks:
+        wait_for(lambda: len(logged_steps(run_dir)) >= 3)
+        ranks[-1].send_signal(number)
+        outputs = [rank.communicate(timeout=SECONDS)[0] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [75] * count, outputs
+    last = logged_steps(run_dir)[-1]
+    assert f"stopped and saved at step {last}; the same command goes on" in outputs[0]
+    saved = [path.name for path in (run_dir / "checkpoints").iterdir()]
+    assert saved == [f"step_{last:09d}"]
+
+
+def test_workers_of_a_launcher_that_usr2_kills_save_and_end(tiny_shards, tmp_path):
+    run_dir = tmp_path / "run"
+    command = [*LAUNCHER, *TWO, *train(run_dir, tiny_shards, total_steps=5000)]
+    with started(*command, mark=str(run_dir)) as launcher:
+        wait_for(lambda: len(logged_steps(run_dir)) >= 3)
+        launcher.send_signal(signal.SIGUSR2)
+        assert launcher.wait(SECONDS) == -signal.SIGUSR2
+        wait_for(lambda: not alive(str(run_dir)))
+        last = logged_steps(run_dir)[-1]
+        assert f"stopped and saved at step {last}" in launcher.communicate(timeout=SECONDS)[0]
+    assert (run_dir / "checkpoints" / f"step_{last:09d}").is_dir()
+
+
+def test_a_second_training_in_a_run_directory_is_refused_with_status_2(tiny_shards, tmp_path):
+    command = [*PYTHON, *train(tmp_path / "run", tiny_shards, total_steps=5000)]
+    with started(*command, mark=str(tmp_path)) as first:
+        wait_for(lambda: len(logged_steps(tmp_path / "run")) >= 1)
+        refused = run(*command, status=2)
+        message = " ".join(refused.stderr.split())
+        assert f"is being trained by {getpass.getuser()} on " in message
+        assert f"process {first.pid})" in message
+        first.send_signal(signal.SIGTERM)
+        ended = run(*PYTHON, *train(tmp_path / "run", tiny_shards, total_steps=1))
+        assert "nothing to do" in ended.stdout  # it has waited for the first to save
+        assert first.wait(SECONDS) == 75
 
 
 @pytest.mark.parametrize(

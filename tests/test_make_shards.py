@@ -95,6 +95,7 @@ def test_many_rejects_are_warned_of_with_what_to_do(
         ({"min_short_side": 0}, "--min_short_side 0: give 1 or more"),
         ({"min_chroma": -1.0}, "--min_chroma -1.0: give 0 or more"),
         ({"val_fraction": 1.0}, "--val_fraction 1: give a share below 1"),
+        ({"part": "3/2"}, "--part 3/2: give I/N with I from 1 to N"),
         ({"val_fraction": -0.1}, "--val_fraction -0.1: give 0 or more"),
     ],
 )

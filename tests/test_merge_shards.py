@@ -176,5 +176,7 @@ def test_what_cannot_be_merged_is_told(photos: Path, tmp_path: Path) -> None:
         merge(tmp_path / "absent")
     with pytest.raises(UserError, match="has no shards yet"):
         merge(tmp_path)
+    assert not list(tmp_path.iterdir())
+    write_part(photos, tmp_path, "1/1")
     with own(tmp_path, Part(1, 2)), pytest.raises(UserError, match="another make_shards"):
         merge(tmp_path)

@@ -35,6 +35,21 @@ def test_epoch_of_a_position_is_its_quotient_by_the_number_of_samples():
     assert order.samples(positions).epoch.tolist() == expected
 
 
+def test_4096_ranks_see_each_of_10_million_samples_exactly_once_per_epoch():
+    order = SampleOrder([10_000] * 1000, seed=3)
+    global_batch = 4096 * 4
+    seen = np.zeros(order.num_samples, dtype=np.int8)
+    for begin in range(0, order.num_samples, 100_000):
+        samples = order.samples(range(begin, begin + 100_000))
+        np.add.at(seen, samples.shard * 10_000 + samples.index, 1)
+    assert seen.min() == seen.max() == 1
+    for step in (0, 1, 610, 123_456):  # 610 runs over the edge of the epoch
+        parts = [slice_positions(step, rank, 4096, 0, 1, global_batch) for rank in range(4096)]
+        assert all(len(part) == 4 for part in parts)
+        cut = [pair for part in parts for pair in pairs(order, part)]
+        assert cut == pairs(order, range(step * global_batch, (step + 1) * global_batch))
+
+
 @pytest.mark.parametrize(("world_size", "parts"), [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4), (1, 8)])
 def test_global_batches_are_the_same_for_any_number_of_ranks_and_slices(world_size, parts):
     order = SampleOrder(COUNTS, seed=3, window_shards=2)

@@ -1,4 +1,6 @@
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -7,13 +9,15 @@ import pytest
 from data_prep.photos import (
     COLOR_PHOTOS,
     GRAY_PHOTOS,
+    MAX_BYTES,
     FolderSource,
     PackagedPhoto,
     Photo,
     digest_photos,
+    read_photo,
 )
 from pix2pix.errors import UserError
-from pix2pix.photo import chroma_spread, open_photo
+from pix2pix.photo import PhotoError, chroma_spread, open_photo
 
 
 def write(root: Path, *names: str | bytes) -> FolderSource:
@@ -48,6 +52,83 @@ def test_photographs_of_all_folders_are_sorted_by_their_bytes(tmp_path: Path) ->
 def test_other_and_hidden_files_are_none(tmp_path: Path) -> None:
     source = write(tmp_path, "a.jpg", "b.txt", "jpg", "c.jpg.part", "._a.jpg", "Thumbs.db")
     assert names_of(source) == ["a.jpg"]
+
+
+def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    source = write(tmp_path, ".git/a.jpg", "b/.cache/c.jpg", "__MACOSX/d.jpg", "e/f.jpg")
+    assert names_of(source) == ["e/f.jpg"]
+
+
+def test_pipes_and_sockets_are_not_opened(tmp_path: Path) -> None:
+    source = write(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    os.mknod(tmp_path / "c.jpg", stat.S_IFSOCK | 0o600)
+    (tmp_path / "d.jpg").symlink_to("b.jpg")
+    (tmp_path / "e.jpg").symlink_to("/dev/zero")
+    listed = source.list_photos()
+    rejects = [(photo.name, photo.reject) for photo in listed]
+    assert rejects == [("a.jpg", None), *((f"{name}.jpg", "not_a_file") for name in "bcde")]
+    for photo in listed[1:]:
+        with pytest.raises(PhotoError) as caught:
+            read_photo(source, photo)
+        assert caught.value.reason == "not_a_file"
+
+
+def test_a_file_is_read_as_far_as_it_was_listed(tmp_path: Path) -> None:
+    source = write(tmp_path, "a.jpg", "b.jpg")
+    photo = source.list_photos()[1]
+    (tmp_path / "b.jpg").write_bytes(bytes(1000))
+    assert source.read(photo) == bytes(1)
+
+
+def test_a_file_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
+    source = write(tmp_path, "a.jpg")
+    os.truncate(tmp_path / "a.jpg", MAX_BYTES + 1)  # a hole: takes no space
+    with pytest.raises(PhotoError, match="536,870,913 bytes; at most") as caught:
+        read_photo(source, source.list_photos()[0])
+    assert caught.value.reason == "too_many_bytes"
+
+
+class FailingSource:
+    """One photograph, whose first reads fail."""
+
+    def __init__(self, num_failures: int, number: int) -> None:
+        self.num_failures, self.number = num_failures, number
+
+    def list_photos(self) -> list[Photo]:
+        return [Photo("a.jpg", 4)]
+
+    def read(self, photo: Photo) -> bytes:
+        self.num_failures -= 1
+        if self.num_failures >= 0:
+            raise OSError(self.number, os.strerror(self.number), photo.name)
+        return b"data"
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were slept, while they pass at once."""
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    return slept
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE])
+def test_a_fault_that_passes_loses_no_photograph(pauses: list[float], number: int) -> None:
+    assert read_photo(FailingSource(3, number), Photo("a.jpg", 4)) == b"data"
+    assert pauses == [0.1, 1.0, 5.0]
+
+
+def test_a_fault_that_lasts_stops_the_run(pauses: list[float]) -> None:
+    with pytest.raises(UserError, match=r"reading a.jpg failed 4 times: .*output error; when"):
+        read_photo(FailingSource(4, errno.EIO), Photo("a.jpg", 4))
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ELOOP])
+def test_a_fault_of_the_file_is_its_reason_at_once(pauses: list[float], number: int) -> None:
+    with pytest.raises(PhotoError) as caught:
+        read_photo(FailingSource(1, number), Photo("a.jpg", 4))
+    assert (caught.value.reason, pauses) == ("unreadable", [])
 
 
 def test_names_that_are_no_utf_8_survive(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Promises of the run directory: it belongs to one training, and says what changed."""
 
+import dataclasses
 import json
 
 import pytest
 
+from pix2pix.config import IDENTITY_FIELDS
 from pix2pix.errors import UserError
-from pix2pix.run_directory import RunDirectory
+from pix2pix.run_directory import RunDirectory, config_hash
 from tests.training import tiny_config
 
 
@@ -31,10 +33,25 @@ def test_other_photographs_are_another_training(tmp_path):
     run = RunDirectory(tmp_path / "run")
     config = tiny_config(tmp_path / "shards", tmp_path / "run")
     run.claim(config, "digest")
+    run.metrics_file.write_text('{"step": 1}\n')
     before = run.config_file.read_bytes()
     with pytest.raises(UserError, match="photographs in the train split are others"):
         run.claim(config, "other digest")
     assert run.config_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("begun", ["metrics.jsonl", "checkpoints/step_000000001"])
+def test_a_start_that_failed_before_its_first_step_does_not_bind_the_next(tmp_path, begun):
+    run = RunDirectory(tmp_path / "run")
+    run.claim(tiny_config(tmp_path / "shards", run.root, seed=1), "digest")
+    run.checkpoints.mkdir()
+    other = tiny_config(tmp_path / "shards", run.root, seed=2)
+    assert run.claim(other, "other digest") == ["everything: no step was trained here yet"]
+    assert run.read_config() == other
+    (run.root / begun).parent.mkdir(exist_ok=True)
+    (run.root / begun).write_text("{}")
+    with pytest.raises(UserError, match="seed: 2 there, 1 here"):
+        run.claim(tiny_config(tmp_path / "shards", run.root, seed=1), "other digest")
 
 
 def test_a_moved_run_goes_on(tmp_path):
@@ -81,3 +98,21 @@ def test_the_newest_step_is_read_from_the_names_of_checkpoints(tmp_path):
     for name in ("step_000000004", "step_000000012", ".step_000000020.partial"):
         (run.checkpoints / name).mkdir(parents=True)
     assert run.newest_step() == 12
+
+
+def test_config_hash_is_the_identity_and_nothing_else(tmp_path):
+    config = tiny_config(tmp_path, tmp_path / "run", l1_weight=10.0)
+    mine = config_hash(config, "digest")
+    same = dataclasses.replace(config, total_steps=9, num_workers=3, l1_weight=10)
+    assert config_hash(same, "digest") == mine
+    others = [dataclasses.replace(config, seed=1), dataclasses.replace(config, dropout=False)]
+    hashes = {mine, config_hash(config, "other"), *(config_hash(o, "digest") for o in others)}
+    assert len(hashes) == 4
+
+
+def test_an_identity_field_at_its_default_leaves_the_hash_as_it_was(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, tmp_path / "run")
+    now = config_hash(config, "digest")
+    fields = [name for name in IDENTITY_FIELDS if name != "gan_loss"]
+    monkeypatch.setattr("pix2pix.config.IDENTITY_FIELDS", fields)  # of an earlier version
+    assert config_hash(config, "digest") == now

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from pix2pix.errors import UserError
+from pix2pix.errors import LostProcessError, UserError
 from pix2pix.run_directory import RunDirectory
 from slurm import scheduler
-from slurm.records import Records, is_lost_peer
+from slurm.records import Records
 from slurm.scheduler import JobRow
 from slurm.status import Run, StatusOptions, details, look, progress_of, status, table
 from tests.training import tiny_config
@@ -113,10 +113,7 @@ def test_what_slurm_tells_is_read(monkeypatch):
 
 
 def test_an_error_of_ones_own_is_told_from_the_loss_of_a_peer(tmp_path):
-    lost = RuntimeError("[gloo/transport/tcp/pair.cc] Connection reset by peer")
-    assert is_lost_peer(lost)
-    assert not is_lost_peer(RuntimeError("shapes do not fit"))
-    assert not is_lost_peer(OSError("the disk is on fire"))
+    lost = LostProcessError("another process has ended")
     records = Records(tmp_path)
     records.tell_error("1_0", "rank 0", lost)
     assert records.first_error("1_0") is None

@@ -106,6 +106,7 @@ def test_a_mistake_is_told_before_anything_is_queued(
 
 def test_a_run_of_another_training_is_refused(capsys, tiny_shards, run_dir):
     RunDirectory(run_dir).claim(tiny_config(tiny_shards, run_dir, seed=3), "digest")
+    (run_dir / "checkpoints" / "step_000000002").mkdir(parents=True)
     status, _, told = submit(capsys, *train(tiny_shards, run_dir), "--dry_run")
     assert status == 2
     assert "belongs to another training (seed: 3 there, 0 here" in told

@@ -94,7 +94,8 @@ def kill_at_random(command: list[str], out: Path, times: int) -> int:
         if number % 2:  # as likely while it starts as while it writes
             wait_for(lambda before=before, run=run: sidecars(out) > before or run.poll() == 0)
         time.sleep(random.uniform(0, 0.5 if number % 2 else 1.0))
-        kill(run, random.choice(["parent", "worker", "group"]))
+        if run.poll() is None:
+            kill(run, random.choice(["parent", "worker", "group"]))
         hits += run.wait() != 0
     return hits
 

@@ -1,0 +1,162 @@
+"""Look at shards before training: some samples, and what all of them are like, as one picture.
+
+    python -m data_prep.preview --shards DIR --out sheet.png
+
+The same shards and --seed give the same picture.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+
+from PIL import Image, ImageDraw
+
+from data_prep.charts import (
+    INK,
+    SOFT,
+    Mark,
+    draw_bars,
+    draw_histogram,
+    font,
+    histogram,
+    shorten,
+)
+from data_prep.progress import Progress, bytes_text
+from data_prep.shard_file import disk_errors
+from data_prep.survey import Measured, choose, locate, measure, read_picture
+from pix2pix.cli import main, option
+from pix2pix.durable import publish
+from pix2pix.errors import UserError
+from pix2pix.shards import Split, open_split
+
+MOST_MEASURED = 4000  # samples: a few seconds, and shares that are right to a percent
+
+WIDTH, MARGIN = 1600, 36  # of the sheet, pixels
+COLUMNS, GUTTER = 3, 28  # pairs in a row, and what is between them
+PAIR_WIDTH = (WIDTH - 2 * MARGIN + GUTTER) // COLUMNS - GUTTER
+GAP = 4  # between gray and colour
+PICTURE_WIDTH = (PAIR_WIDTH - GAP) // 2
+PICTURE_HEIGHT = PICTURE_WIDTH * 3 // 4
+CAPTION = 14  # height of letters
+PITCH = PICTURE_HEIGHT + CAPTION + 26  # from row to row
+CHARTS_TOP, CHARTS_HEIGHT = 112, 300
+PAIRS_TOP = CHARTS_TOP + CHARTS_HEIGHT + 32
+
+
+@dataclass(frozen=True)
+class PreviewOptions:
+    """Flags of `python -m data_prep.preview`."""
+
+    shards: Path = option(help="folder of shards, with their manifest", metavar="DIR")
+    out: Path = option(help="picture to write, such as sheet.png", metavar="FILE")
+    split: str = option("train", help="which split to look at", metavar="NAME")
+    num_pairs: int = option(24, help="pairs to show", unit="pairs")
+    seed: int = option(0, help="of the choice of samples")
+
+    def __post_init__(self) -> None:
+        if self.out.suffix.lower() != ".png":
+            raise UserError(f"--out {self.out}: give a name that ends in .png")
+        if not self.out.parent.is_dir():
+            raise UserError(f"--out {self.out}: there is no folder {self.out.parent}; make it")
+        if not 1 <= self.num_pairs <= MOST_MEASURED:
+            raise UserError(f"--num_pairs {self.num_pairs}: give 1 to {MOST_MEASURED}")
+
+
+def preview(options: PreviewOptions) -> int:
+    """Draw samples of a split, and how its colour and sizes are spread, as one picture.
+
+    Samples are chosen from all shards by --seed; up to 4,000 of them are measured.
+    """
+    split = open_split(options.shards, options.split)
+    chosen = choose(split.sample_counts, MOST_MEASURED, options.seed)
+    shown = set(choose(split.sample_counts, options.num_pairs, options.seed))
+    with Progress("samples") as progress:
+        samples = measure(locate(options.shards, split, chosen), progress)
+    pairs = [one for place, one in zip(chosen, samples, strict=True) if place in shown]
+    file = BytesIO()
+    draw_sheet(split, samples, pairs, options.seed).save(file, "PNG")
+    with disk_errors(options.out.parent):
+        publish(options.out, file.getvalue())
+    print(f"{len(pairs)} of {split.num_samples:,} samples: {options.out}")
+    return 0
+
+
+def draw_sheet(
+    split: Split, samples: Sequence[Measured], pairs: Sequence[Measured], seed: int
+) -> Image.Image:
+    """The sheet: charts of `samples`, then `pairs`, gray beside colour; mode "RGB"."""
+    height = PAIRS_TOP + -(-len(pairs) // COLUMNS) * PITCH + MARGIN
+    sheet = Image.new("RGB", (WIDTH, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    _draw_heading(draw, split, len(pairs), seed)
+    _draw_charts(draw, split, samples)
+    for number, pair in enumerate(pairs):
+        left, top = pair_place(number)
+        gray = _thumbnail(read_picture(pair.sample, pair.sample.gray))
+        color = _thumbnail(read_picture(pair.sample, pair.sample.color))
+        sheet.paste(gray, (left, top))
+        sheet.paste(color, (left + gray.width + GAP, top))
+        key = f"{pair.sample.key}  "
+        source = shorten(pair.source, CAPTION, PAIR_WIDTH - round(font(CAPTION).getlength(key)))
+        draw.text((left, top + color.height + 6), key + source, SOFT, font(CAPTION))
+    return sheet
+
+
+def pair_place(number: int) -> tuple[int, int]:
+    """Left and top of the gray picture of the `number`-th pair, pixels."""
+    row, column = divmod(number, COLUMNS)
+    return MARGIN + column * (PAIR_WIDTH + GUTTER), PAIRS_TOP + row * PITCH
+
+
+def _draw_heading(draw: ImageDraw.ImageDraw, split: Split, num_pairs: int, seed: int) -> None:
+    draw.text((MARGIN, MARGIN - 8), f"Split {split.name}", INK, font(34))
+    size = bytes_text(sum(shard.bytes for shard in split.shards))
+    plural = "" if len(split.shards) == 1 else "s"
+    line = (
+        f"{split.num_samples:,} samples in {len(split.shards):,} shard{plural}, {size}; short side "
+        f"{split.short_side} pixels. Below: {num_pairs} of them, chosen by seed {seed}."
+    )
+    draw.text((MARGIN, MARGIN + 36), line, SOFT, font(18))
+
+
+def _draw_charts(draw: ImageDraw.ImageDraw, split: Split, samples: Sequence[Measured]) -> None:
+    lefts = [pair_place(column)[0] for column in range(COLUMNS)]
+    boxes = [(x, CHARTS_TOP, x + PAIR_WIDTH, CHARTS_TOP + CHARTS_HEIGHT) for x in lefts]
+    chromas = [sample.chroma for sample in samples]
+    sides = [min(sample.photo_width, sample.photo_height) for sample in samples]
+    min_chroma, min_side = split.prep["min_chroma"], split.prep["min_short_side"]
+    draw_histogram(
+        draw,
+        boxes[0],
+        f"Colour of {len(samples):,} samples: median {median(chromas):.0f}",
+        "chroma spread, 0 to 255",
+        histogram(chromas, lowest=0),
+        [Mark(min_chroma, f"min_chroma {min_chroma:g}")],
+    )
+    marks = [Mark(min_side, f"min_short_side {min_side}")]
+    if split.short_side != min_side:
+        marks.append(Mark(split.short_side, f"short_side {split.short_side}"))
+    draw_histogram(
+        draw,
+        boxes[1],
+        f"Size of {len(samples):,} photographs: median {median(sides):.0f}",
+        "short side of the photograph, pixels",
+        histogram(sides),
+        marks,
+    )
+    rejected = sum(split.rejected.values())
+    total = split.num_samples + rejected
+    title = f"Left out: {rejected:,} of {total:,} ({rejected / total:.1%})"
+    draw_bars(draw, boxes[2], title, split.rejected, total)
+
+
+def _thumbnail(picture: Image.Image) -> Image.Image:
+    scale = min(PICTURE_WIDTH / picture.width, PICTURE_HEIGHT / picture.height)
+    size = [max(1, round(side * scale)) for side in picture.size]
+    return picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
+if __name__ == "__main__":
+    main(preview, PreviewOptions)
