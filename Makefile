@@ -18,7 +18,8 @@ include demo.mk
 help:
 	@echo "make demo      train on sample photographs and look at the result"
 	@echo "make test      run the tests that need nothing but Python"
-	@echo "make test-all  run these, and those of launcher, wheel and documentation"
+	@echo "make test-all  run these, and those of launcher, SLURM, wheel and docs;"
+	@echo "               SLURM: apt-get install slurm-wlm slurmdbd mariadb-server"
 	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
@@ -63,7 +64,7 @@ board: $(VENV)/.installed-demo
 .PHONY: clean
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	find pix2pix data_prep scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	find pix2pix data_prep scripts slurm tests -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says which extras of setup.py are installed; dev comes with demo.
 $(VENV)/.installed-demo: EXTRAS := demo
