@@ -108,7 +108,8 @@ def telling_errors(records: Records, member: Member) -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         # An orderly exit waits for threads that wait for ranks.
-        os._exit(2 if isinstance(error, UserError) else 1)
+        lost = isinstance(error, LostProcessError)
+        os._exit(2 if isinstance(error, UserError) else 69 if lost else 1)  # as cli.main
 
 
 def conclude(
