@@ -17,6 +17,7 @@ REQUIRED = [
     "pyyaml>=6.0",  # recipes
     "tensorboard>=2.16",  # curves and pictures of a run
     "tqdm>=4.66",  # progress bars
+    "submitit>=1.5.2",  # jobs on a SLURM cluster: scripts, pickles, arrays
 ]
 EXTRAS = {
     "demo": [
@@ -43,8 +44,8 @@ setup(
     description="Teach a network to colour black-and-white photographs, on a laptop or a cluster",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*"]),
-    package_data={"pix2pix": ["py.typed"], "data_prep": ["py.typed"]},
+    packages=find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*", "slurm"]),
+    package_data={name: ["py.typed"] for name in ("pix2pix", "data_prep", "slurm")},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

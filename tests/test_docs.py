@@ -63,7 +63,8 @@ def flags_of(program: str) -> frozenset[str]:
 def programs() -> list[str]:
     scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")]
     commands = [path for path in (ROOT / "data_prep").glob("*.py") if "main(" in path.read_text()]
-    return scripts + [f"-m data_prep.{path.stem}" for path in commands]
+    submissions = [f"-m slurm.submit {name}" for name in ("train", "evaluate", "shards")]
+    return scripts + submissions + [f"-m data_prep.{path.stem}" for path in commands]
 
 
 @pytest.mark.parametrize("page", PAGES)
