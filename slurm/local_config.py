@@ -7,6 +7,7 @@ munged(8) and mariadbd(8).
 import os
 import pwd
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 GresTypes=gpu
+# Later than those of an earlier cluster: what a run wrote of an old job is of no new one.
+FirstJobId={first_job_id}
 # Quick to start a job, to notice a dead node, and to take it back.
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
 SlurmdTimeout=10
@@ -89,6 +92,7 @@ def write_configuration(
         "user": pwd.getpwuid(os.getuid()).pw_name,
         "controller_port": controller_port,
         "accounting_port": accounting_port,
+        "first_job_id": int(time.time()) % 10_000_000,
         "grace_seconds": GRACE_SECONDS,
         "nodes": "\n".join(
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"

@@ -1,7 +1,6 @@
 """The SLURM that other tests run on is a real one, and leaves nothing behind."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -156,7 +155,8 @@ def test_two_clusters_run_side_by_side_and_one_that_stops_leaves_no_process(clus
     finally:
         other.stop()
     assert not other.is_running()
-    assert "--datadir" not in running_programs(other.root)
+    assert running_programs(other.root) == ""
+    assert "Shutdown complete" in (folder / "mariadbd.out").read_text()
     assert cluster.run("squeue", "--noheader") == ""
 
 
@@ -178,16 +178,32 @@ with LocalCluster(Path(sys.argv[1])):
 
 @system
 def test_a_cluster_ends_when_its_process_is_killed_and_starts_anew(folder):
-    command = [sys.executable, "-c", START_AND_WAIT, str(folder)]
     cluster = LocalCluster(folder)
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+    # In so short an environment, a slurmstepd overwrites all that tells whose it is.
+    with subprocess.Popen(
+        [sys.executable, "-c", START_AND_WAIT, str(folder)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+    ) as process:
         assert process.stdout.readline() == b"up\n"
-        assert cluster.is_running()
-        process.send_signal(signal.SIGKILL)
+        submit(cluster, "sleep 300")
+        programs = ["slurmstepd", "sleep"]
+        wait_until(lambda: {*programs} <= {p.program for p in processes(cluster)}, SECONDS)
+        process.kill()
     wait_until(lambda: not cluster.is_running(), SECONDS)
-    cluster.start()
     try:
+        for first_line in (
+            f"started a cluster in {folder}",
+            f"the cluster in {folder} runs already",
+        ):
+            told = command("start", folder, "--nodes=1").splitlines()
+            assert told[0] == first_line
+            assert told[-1] == f"export SLURM_CONF={folder}/slurm.conf"
         assert cluster.run("squeue", "--noheader") == ""
+        assert "idle n1" in command("status", folder)
+        assert command("stop", folder) == f"stopped the cluster in {folder}\n"
+        assert not cluster.is_running()
     finally:
         cluster.stop()
 
@@ -234,10 +250,17 @@ def test_a_folder_that_will_not_do_is_refused_and_left_as_it_is(
 
 
 def test_the_command_tells_that_there_is_none(tmp_path):
-    command = [sys.executable, "-m", "slurm.local_cluster"]
     for verb, status in [("stop", 0), ("status", 1)]:
-        ended = subprocess.run(
-            [*command, verb, "--dir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
-        )
-        assert (ended.returncode, ended.stderr) == (status, "")
-        assert ended.stdout == f"there is no cluster in {tmp_path}\n"
+        assert command(verb, tmp_path, status=status) == f"there is no cluster in {tmp_path}\n"
+
+
+def command(verb: str, folder: Path, *flags: str, status: int = 0) -> str:
+    """What `python -m slurm.local_cluster` prints, which ends with `status` and no complaint."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "slurm.local_cluster", verb, "--dir", str(folder), *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (status, "")
+    return ended.stdout
