@@ -32,7 +32,8 @@ SIOCGIFADDR = 0x8915  # netdevice(7), Linux
 class Member:
     """A process among those of its job.
 
-    job_id: None outside of any job. restarts: how often SLURM has requeued the job.
+    job_id: None outside of any job. restarts: how often SLURM has requeued the job. num_cores: what
+    --cpus_per_task gave it; None where nothing was asked for.
     """
 
     job_id: str | None = None
@@ -44,6 +45,7 @@ class Member:
     local_world_size: int = 1
     num_nodes: int = 1
     node: str = "this machine"
+    num_cores: int | None = None
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Member":
@@ -66,6 +68,7 @@ class Member:
     @classmethod
     def _of_slurm(cls, environment: Mapping[str, str]) -> "Member":
         node_index = int(environment["SLURM_NODEID"])
+        cores = environment.get("SLURM_CPUS_PER_TASK")
         return cls(
             job_id=environment["SLURM_JOB_ID"],
             is_slurm=True,
@@ -76,6 +79,7 @@ class Member:
             local_world_size=tasks_by_node(environment["SLURM_STEP_TASKS_PER_NODE"])[node_index],
             num_nodes=int(environment["SLURM_STEP_NUM_NODES"]),
             node=environment.get("SLURMD_NODENAME", "this machine"),
+            num_cores=int(cores) if cores else None,
         )
 
     @property
@@ -120,7 +124,8 @@ def join(member: Member, folder: Path, timeout_minutes: float) -> "Distributed":
 
     from pix2pix.distributed import Distributed
 
-    distributed = Distributed(timeout_minutes)
+    # SLURM need not bind ranks to cores: unasked, each would take all that it sees.
+    distributed = Distributed(timeout_minutes, member.num_cores)
     if member.world_size > 1:
         distributed.barrier()
         if member.rank == 0:

@@ -226,6 +226,7 @@ def test_a_member_is_read_from_a_step_of_slurm():
             "SLURM_STEP_NUM_NODES": "3",
             "SLURM_STEP_TASKS_PER_NODE": "2(x2),2",
             "SLURMD_NODENAME": "n3",
+            "SLURM_CPUS_PER_TASK": "4",
             "SLURM_NTASKS": "99",  # of the job, or of one around it
         }
     )
@@ -235,7 +236,7 @@ def test_a_member_is_read_from_a_step_of_slurm():
         1,
         2,
     )
-    assert (member.attempt, member.name) == ("12_3", "rank 5 of 6 on n3")
+    assert (member.attempt, member.name, member.num_cores) == ("12_3", "rank 5 of 6 on n3", 4)
     assert Member.of({}) == Member()
 
 
