@@ -5,18 +5,14 @@ import shutil
 import pytest
 import torch
 
+from pix2pix.baselines import leave_gray
 from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
-from pix2pix.evaluation import (
-    evaluate,
-    evaluate_run,
-    evaluation_mode,
-    leave_gray,
-    report_table,
-    write_report,
-)
+from pix2pix.evaluation import evaluate, evaluation_mode
 from pix2pix.metrics import photo_metrics
 from pix2pix.reader import ShardReader
+from pix2pix.report import report_table, write_report
+from pix2pix.run_evaluation import evaluate_run
 from pix2pix.shards import open_split
 from tests.ranks import run_ranks
 from tests.training import fit, tiny_config
