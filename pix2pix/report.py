@@ -1,6 +1,7 @@
 """The report on a trained run: what scripts/evaluate.py and slurm.submit evaluate do."""
 
 import csv
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -83,6 +84,7 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
     """Measure a run with all processes; one writes the report, and shows it."""
     from pix2pix.run_evaluation import measure_run  # heavy
 
+    distributed.on_main(lambda: _check_folders(options))
     evaluated = measure_run(
         options.run_dir,
         options.shards,
@@ -104,7 +106,8 @@ def report_table(report: Mapping[str, Any]) -> str:
     for metric, unit in SHOWN.items():
         if metric in report:
             sources = [report if name is None else report[name] for name in COLUMNS.values()]
-            figures = "".join(f"{source[metric]:{_FIGURE}.3f}" for source in sources)
+            digits = 5 if metric == "kid" else 3
+            figures = "".join(f"{source[metric]:{_FIGURE}.{digits}f}" for source in sources)
             rows.append(f"{metric:{_NAME}}{figures}  {unit}".rstrip())
     count = f"{report['num_samples']} photographs of {report['split']}, step {report['step']}"
     truth = f"true photographs: colorfulness {report['colorfulness_truth']:.3f}"
@@ -129,6 +132,17 @@ def photo_table(evaluated: "Evaluated") -> str:
     for (key, source), values in zip(sources, rows, strict=True):
         writer.writerow([key, source, *(f"{value:.6g}" for value in values)])
     return text.getvalue()
+
+
+def _check_folders(options: EvaluateOptions) -> None:
+    """Raise UserError where a file can't be written: before the work, not after it."""
+    for path in filter(None, (options.out, options.csv, options.sheet)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"can't make the folder {path.parent}: {error.strerror}") from error
+        if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+            raise UserError(f"can't write {path}; choose another name or folder")
 
 
 def _write_all(options: EvaluateOptions, evaluated: "Evaluated") -> list[str]:

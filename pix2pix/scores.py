@@ -13,6 +13,7 @@ from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +90,11 @@ class ScoreStore:
                 if folder != self._folder:
                     shutil.rmtree(folder, ignore_errors=True)
             return Scores.join(_read(path) for path in self._folder.glob("*.npz"))
-        except OSError as error:
-            raise UserError(f"can't read {self._folder}: {error.strerror}") from error
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise UserError(
+                f"can't read what an earlier start left in {self._root} ({error}); remove that "
+                "folder and run again"
+            ) from error
 
     def add(self, scores: Scores) -> None:
         """Take rows; they are saved some seconds later, together with those that follow."""

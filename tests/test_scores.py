@@ -55,6 +55,16 @@ def test_an_exception_leaves_what_is_done_and_time_saves_it_before(tmp_path, mon
     assert ScoreStore(report, "same").load().positions.tolist() == [5, 6]
 
 
+def test_a_damaged_file_is_a_clear_error(tmp_path):
+    report = tmp_path / "report.json"
+    with ScoreStore(report, "same") as store:
+        store.add(table(1))
+    (path,) = (tmp_path / ".report.json.partial").glob("*/*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="remove that folder and run again"):
+        ScoreStore(report, "same").load()
+
+
 def test_where_nothing_can_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     store = ScoreStore(tmp_path / "file" / "report.json", "same")
