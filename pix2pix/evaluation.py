@@ -25,6 +25,9 @@ Predict = Callable[[Tensor], Tensor]
 Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """gray [B, 1, S, S] and color [B, 3, S, S], uint8 → columns of scores, [B, …] each."""
 
+METRICS = ("psnr", "ssim", "chroma_error", "colorfulness", "colorfulness_truth")
+"""What `evaluate` gives of each prediction."""
+
 QUIET_INTERVAL_SECONDS = 30  # between bar lines where nobody watches a terminal
 
 
