@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
-    "color config distributed durable errors losses machine networks options order photo shards "
-    "writer_claim",
+    "color config contrast distributed durable errors losses machine networks options order photo "
+    "shards upsampling writer_claim",
     "checkpoint_files checkpoint_share cli cli_help contact_sheet data log metrics photo_files "
     "reader run_directory state",
     "checkpoint evaluation step step_watch",
@@ -33,6 +33,7 @@ WITHOUT_TORCH = USED_BY_DATA_PREP | {
     "cli_help",
     "config",
     "contact_sheet",
+    "contrast",
     "photo_files",
     "run_directory",
     "writer_claim",
