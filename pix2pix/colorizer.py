@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pix2pix.checkpoint import load_generator, newest_checkpoint
 from pix2pix.color import ColorSpace, fit_gamut, lab_to_rgb, lightness
-from pix2pix.contrast import is_faded, stretch_contrast
+from pix2pix.contrast import contrast, is_faded, stretch_contrast
 from pix2pix.photo import luma
 from pix2pix.upsampling import GuidedChroma
 
@@ -53,17 +53,20 @@ class Colorizer:
         """Colour a photograph, upright and in mode "L" or "RGB", whose own colours are not seen.
 
         saturation: factor on the network's chroma; 0 gives the gray photograph. Hue stays.
-        restore_contrast: the result goes from black to white. Of a faded print, what the network
-            is shown does so anyway.
+        restore_contrast: the result goes from black to white. What the network is shown of a
+            faded print does so anyway; its colours are then faded as the print is.
 
         Returns mode "RGB" (sRGB) of exactly the same size. It keeps the photograph's lightness at
         full resolution, to rounding: where sRGB has no such colour at that lightness, the chroma
         gives way. The network only gives chroma, to which the eye is far less sharp.
         """
         gray = luma(photo)
+        # The network has hardly seen a faded photograph, and would tint it all alike.
+        shown = stretch_contrast(gray) if restore_contrast or is_faded(gray) else gray
+        chroma = saturation * self.predict_chroma(shown)
         if restore_contrast:
-            gray = stretch_contrast(gray)
-        return self._join(gray, saturation * self.predict_chroma(gray))
+            return self._join(shown, chroma)
+        return self._join(gray, chroma if shown is gray else contrast(gray) * chroma)
 
     @torch.inference_mode()
     def predict_chroma(self, gray: Image.Image) -> Tensor:
@@ -73,9 +76,7 @@ class Colorizer:
         on squares and its bottom level sees all of one. Hue survives that (DeOldify renders the
         same way), and the chroma is stretched back.
         """
-        # The network has hardly seen a faded photograph, and would paint it paler.
-        shown = stretch_contrast(gray) if is_faded(gray) else gray
-        condition = self.color_space.condition(self._square(shown)[None, None].to(self.device))
+        condition = self.color_space.condition(self._square(gray)[None, None].to(self.device))
         return self.color_space.chroma(self.generator(condition))[0].cpu()
 
     def _square(self, gray: Image.Image) -> Tensor:

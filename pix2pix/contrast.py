@@ -5,23 +5,26 @@ from itertools import accumulate
 from PIL import Image
 
 _SHARE_CUT = 0.005  # at each end, for specks of dust and the corners of a frame
-# Of 255. Of the photographs that networks learn from, about 2 in 100 have less.
-_FADED_SPAN = 150
-# Within so few levels there is no picture to restore, only noise.
-_EMPTY_SPAN = 16
+_FADED = 150 / 255  # of the photographs that a network learns from, about 2 in 100 have less
+_EMPTY = 16 / 255  # within so few levels there is no picture to restore, only noise
 
 
 def is_faded(gray: Image.Image) -> bool:
     """Whether a picture of mode "L" has less contrast than photographs have; not if it has none."""
+    return _EMPTY <= contrast(gray) < _FADED
+
+
+def contrast(gray: Image.Image) -> float:
+    """The share of the 256 levels that a picture of mode "L" makes use of, 0 to 1."""
     black, white = black_and_white(gray)
-    return _EMPTY_SPAN <= white - black < _FADED_SPAN
+    return (white - black) / 255
 
 
 def stretch_contrast(gray: Image.Image) -> Image.Image:
     """A picture of mode "L" from black to white; one that is all but empty stays as it is."""
-    black, white = black_and_white(gray)
-    if white - black < _EMPTY_SPAN:
+    if contrast(gray) < _EMPTY:
         return gray
+    black, white = black_and_white(gray)
     gain = 255 / (white - black)
     return gray.point([min(255, max(0, round((level - black) * gain))) for level in range(256)])
 

@@ -136,10 +136,9 @@ def colorize_files(colorize: Callable[[Image.Image], Image.Image], plan: Plan) -
 
 def side_by_side(gray: Image.Image, colored: Image.Image) -> Image.Image:
     """Two pictures of one size beside each other, each reduced to at most 1920 px a side."""
-    pair = [picture.convert("RGB") for picture in (gray, colored)]
-    for picture in pair:
-        picture.thumbnail((COMPARISON_SIDE, COMPARISON_SIDE), Image.Resampling.LANCZOS)
-    width, height = pair[0].size
+    scale = min(1.0, COMPARISON_SIDE / max(gray.size))
+    width, height = (max(1, round(side * scale)) for side in gray.size)
+    pair = [p.resize((width, height), Image.Resampling.LANCZOS) for p in (gray, colored)]
     beside = Image.new("RGB", (2 * width, height))
     for column, picture in enumerate(pair):
         beside.paste(picture, (column * width, 0))

@@ -39,9 +39,10 @@ def untrained(name="lab"):
 
 
 def photograph(size=(90, 70), seed=0):
-    """Smooth, of middle lightness, in RGB."""
+    """Smooth, in RGB, with lightness enough to be no faded print."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(60, 190, (5, 4, 3), dtype=np.uint8)
+    coarse[0, 0], coarse[4, 3] = 30, 225
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
@@ -121,6 +122,17 @@ def test_of_a_faded_print_the_network_sees_full_contrast_and_the_result_keeps_it
     colored = Colorizer(painter, ColorSpace("lab"), 64).colorize(print_)
     assert painter.condition.aminmax() == pytest.approx((-1, 1), abs=0.01)
     assert np.array_equal(np.array(colored), np.array(print_.convert("RGB")))
+
+
+def test_the_colors_of_a_faded_print_are_faded_as_it_is():
+    print_ = faded(full_contrast())
+    lab = lab_of(paint_chroma(20.0, -16.0).colorize(print_))
+    share = (np.percentile(np.array(print_), 99.5) - np.percentile(np.array(print_), 0.5)) / 255
+    assert 0.25 < share < 0.35
+    assert lab[1].mean().item() == pytest.approx(20 * share, abs=0.5)
+    assert lab[2].mean().item() == pytest.approx(-16 * share, abs=0.5)
+    restored = lab_of(paint_chroma(20.0, -16.0).colorize(print_, restore_contrast=True))
+    assert restored[1, 20:44].mean().item() == pytest.approx(20, abs=0.5)
 
 
 def test_restored_contrast_is_seen_in_the_result_too():

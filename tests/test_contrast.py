@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2pix.contrast import black_and_white, is_faded, stretch_contrast
+from pix2pix.contrast import black_and_white, contrast, is_faded, stretch_contrast
 
 
 def ramp(black, white, size=(200, 20)):
@@ -33,6 +33,11 @@ def test_specks_do_not_decide():
     black, white = black_and_white(Image.fromarray(pixels))
     assert 100 <= black <= 101
     assert 149 <= white <= 150
+
+
+def test_contrast_is_the_share_of_the_levels():
+    assert contrast(ramp(0, 255)) == pytest.approx(1, abs=0.02)
+    assert contrast(ramp(90, 170)) == pytest.approx(80 / 255, abs=0.01)
 
 
 @pytest.mark.parametrize("level", [0, 130, 255])
