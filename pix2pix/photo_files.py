@@ -98,7 +98,8 @@ def plan_outputs(photos: Path, out: Path, compare: bool = False) -> Plan:
     for task in tasks:
         if task.target in comparisons:
             raise UserError(
-                f"a comparison would be saved as {task.target}, too; rename one of them"
+                f"{task.target} would be a photograph and a comparison; rename the photograph, or "
+                "leave --compare out"
             )
     return Plan(tasks, ignored, out, compare)
 
