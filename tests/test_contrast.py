@@ -40,11 +40,11 @@ def test_contrast_is_the_share_of_the_levels():
     assert contrast(ramp(90, 170)) == pytest.approx(80 / 255, abs=0.01)
 
 
-@pytest.mark.parametrize("level", [0, 130, 255])
-def test_an_empty_picture_stays_empty(level):
-    flat = ramp(level, level)
-    assert np.array_equal(np.array(stretch_contrast(flat)), np.array(flat))
-    assert not is_faded(flat)
+@pytest.mark.parametrize(("black", "white"), [(0, 0), (130, 130), (255, 255), (120, 134)])
+def test_an_empty_picture_stays_empty(black, white):
+    paper = ramp(black, white)
+    assert np.array_equal(np.array(stretch_contrast(paper)), np.array(paper))
+    assert not is_faded(paper)
 
 
 @pytest.mark.parametrize(
