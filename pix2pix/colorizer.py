@@ -61,12 +61,14 @@ class Colorizer:
         gives way. The network only gives chroma, to which the eye is far less sharp.
         """
         gray = luma(photo)
-        # The network has hardly seen a faded photograph, and would tint it all alike.
-        shown = stretch_contrast(gray) if restore_contrast or is_faded(gray) else gray
-        chroma = saturation * self.predict_chroma(shown)
         if restore_contrast:
-            return self._join(shown, chroma)
-        return self._join(gray, chroma if shown is gray else contrast(gray) * chroma)
+            gray = stretch_contrast(gray)
+        if is_faded(gray):
+            # The network has hardly seen a faded photograph, and would tint it all alike.
+            chroma = contrast(gray) * self.predict_chroma(stretch_contrast(gray))
+        else:
+            chroma = self.predict_chroma(gray)
+        return self._join(gray, saturation * chroma)
 
     @torch.inference_mode()
     def predict_chroma(self, gray: Image.Image) -> Tensor:
@@ -80,11 +82,9 @@ class Colorizer:
         return self.color_space.chroma(self.generator(condition))[0].cpu()
 
     def _square(self, gray: Image.Image) -> Tensor:
-        """[S, S] uint8."""
+        """The gray squashed to the network's size, antialiased: [S, S] uint8."""
         size = (self.image_size, self.image_size)
-        return torch.from_numpy(
-            np.array(gray.resize(size, Image.Resampling.LANCZOS))
-        )  # antialiased
+        return torch.from_numpy(np.array(gray.resize(size, Image.Resampling.LANCZOS)))
 
     @torch.inference_mode()
     def _join(self, gray: Image.Image, chroma: Tensor) -> Image.Image:

@@ -49,7 +49,7 @@ class GuidedChroma:
 
 
 def _slopes(chroma: Tensor, lightness: Tensor) -> Tensor:
-    """Slopes of a and b against lightness in the 3 × 3 pixels around each, [2, S, S]."""
+    """Slopes of a and b against lightness, [2, S, S]: over 3 × 3 pixels, then their mean there."""
     L = lightness[None]
     mean = _window_mean(L)
     variance = _window_mean(L * L) - mean * mean
