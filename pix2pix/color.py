@@ -93,6 +93,26 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     return linear_to_srgb(xyz_to_linear(lab_to_xyz(lab)).clamp(0, 1))
 
 
+def fit_gamut(lab: Tensor) -> Tensor:
+    """Lab that sRGB can show: where it can't, chroma shrinks until it can; L and hue stay.
+
+    lab: [B, 3, H, W] with L in [0, 100]. Clipping red, green and blue instead would change L and
+    hue. To within 1/256 of the chroma.
+    """
+    lab = _at_least_float32(lab)
+    outside = ~_is_in_gamut(lab)
+    # [1, 3, N, 1]: only these pixels, a few in a hundred of a photograph, are worked on.
+    L, *ab = (channel[outside].view(1, 1, -1, 1) for channel in lab.unbind(dim=1))
+    chroma = torch.cat(ab, dim=1)
+    share = torch.zeros_like(L)
+    for halving in range(1, 9):
+        longer = share + 0.5**halving
+        fits = _is_in_gamut(torch.cat([L, longer * chroma], dim=1)).unsqueeze(1)
+        share = torch.where(fits, longer, share)
+    scale = torch.ones_like(lab[:, 0]).masked_scatter(outside, share)
+    return torch.cat([lab[:, :1], lab[:, 1:] * scale[:, None]], dim=1)
+
+
 def lightness(gray: Tensor) -> Tensor:
     """L in [0, 100] of the neutral colours (gray, gray, gray); gray: sRGB-encoded, in [0, 1]."""
     return 116 * _lab_curve(srgb_to_linear(gray)) - 16
@@ -137,6 +157,12 @@ def lab_to_xyz(lab: Tensor) -> Tensor:
     return torch.stack(
         [_inverse_lab_curve(c) * white for c, white in zip(channels, _WHITE, strict=True)], dim=1
     )
+
+
+def _is_in_gamut(lab: Tensor) -> Tensor:
+    """[B, 3, H, W] → whether sRGB holds the color, give or take a third of an 8-bit step."""
+    linear = xyz_to_linear(lab_to_xyz(lab))
+    return ((linear > -1e-4) & (linear < 1 + 1e-4)).all(dim=1)
 
 
 def _lab_curve(ratio: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pix2pix.checkpoint import load_generator, newest_checkpoint
-from pix2pix.color import ColorSpace, lab_to_rgb, lightness
+from pix2pix.color import ColorSpace, fit_gamut, lab_to_rgb, lightness
+from pix2pix.contrast import contrast, is_faded, stretch_contrast
 from pix2pix.photo import luma
+from pix2pix.upsampling import GuidedChroma
 
 # Colours are computed in float32, a strip of rows at a time: some 200 MB of working memory, however
 # large the photograph.
@@ -45,15 +47,28 @@ class Colorizer:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(generator, ColorSpace(config.color_space), config.image_size, device)
 
-    def colorize(self, photo: Image.Image) -> Image.Image:
+    def colorize(
+        self, photo: Image.Image, saturation: float = 1.0, restore_contrast: bool = False
+    ) -> Image.Image:
         """Colour a photograph, upright and in mode "L" or "RGB", whose own colours are not seen.
 
+        saturation: factor on the network's chroma; 0 gives the gray photograph. Hue stays.
+        restore_contrast: the result goes from black to white. What the network is shown of a
+            faded print does so anyway; its colours are then faded as the print is.
+
         Returns mode "RGB" (sRGB) of exactly the same size. It keeps the photograph's lightness at
-        full resolution, except where the colour at that lightness lies outside of sRGB; the
-        network only gives the chroma, to which the eye is far less sharp.
+        full resolution, to rounding: where sRGB has no such colour at that lightness, the chroma
+        gives way. The network only gives chroma, to which the eye is far less sharp.
         """
         gray = luma(photo)
-        return self._join(gray, self.predict_chroma(gray))
+        if restore_contrast:
+            gray = stretch_contrast(gray)
+        if is_faded(gray):
+            # The network has hardly seen a faded photograph, and would tint it all alike.
+            chroma = contrast(gray) * self.predict_chroma(stretch_contrast(gray))
+        else:
+            chroma = self.predict_chroma(gray)
+        return self._join(gray, saturation * chroma)
 
     @torch.inference_mode()
     def predict_chroma(self, gray: Image.Image) -> Tensor:
@@ -63,33 +78,26 @@ class Colorizer:
         on squares and its bottom level sees all of one. Hue survives that (DeOldify renders the
         same way), and the chroma is stretched back.
         """
-        size = (self.image_size, self.image_size)
-        square = np.array(gray.resize(size, Image.Resampling.LANCZOS))  # antialiased
-        condition = self.color_space.condition(torch.from_numpy(square)[None, None].to(self.device))
+        condition = self.color_space.condition(self._square(gray)[None, None].to(self.device))
         return self.color_space.chroma(self.generator(condition))[0].cpu()
+
+    def _square(self, gray: Image.Image) -> Tensor:
+        """The gray squashed to the network's size, antialiased: [S, S] uint8."""
+        size = (self.image_size, self.image_size)
+        return torch.from_numpy(np.array(gray.resize(size, Image.Resampling.LANCZOS)))
 
     @torch.inference_mode()
     def _join(self, gray: Image.Image, chroma: Tensor) -> Image.Image:
         """Lightness of a photograph and chroma [2, S, S] → RGB of the photograph's size."""
         width, height = gray.size
-        planes = [Image.fromarray(plane.numpy()) for plane in chroma]
+        guided = GuidedChroma(chroma, lightness(self._square(gray) / 255), gray.size)
         colored = Image.new("RGB", gray.size)
         strip = max(1, STRIP_PIXELS // width)
         for top in range(0, height, strip):
-            bottom = min(top + strip, height)
-            pixels = torch.from_numpy(np.array(gray.crop((0, top, width, bottom)))).to(self.device)
-            L = lightness(pixels / 255)
-            ab = [_stretch(plane, top, bottom, gray.size).to(self.device) for plane in planes]
-            rgb = lab_to_rgb(torch.stack([L, *ab])[None])[0]
-            rows = (rgb * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            colored.paste(Image.fromarray(rows), (0, top))
+            rows = gray.crop((0, top, width, min(top + strip, height)))
+            L = lightness(torch.from_numpy(np.array(rows)).to(self.device) / 255)
+            lab = torch.cat([L[None], guided.rows(top, L)])
+            rgb = lab_to_rgb(fit_gamut(lab[None]))[0]
+            pixels = (rgb * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            colored.paste(Image.fromarray(pixels), (0, top))
         return colored
-
-
-def _stretch(plane: Image.Image, top: int, bottom: int, size: tuple[int, int]) -> Tensor:
-    """Rows top … bottom of a plane (mode "F") stretched to a size (width, height)."""
-    width, height = size
-    # With a box, Pillow still filters across its edges: strips meet without a seam.
-    box = (0, top * plane.height / height, plane.width, bottom * plane.height / height)
-    rows = plane.resize((width, bottom - top), Image.Resampling.BICUBIC, box=box)
-    return torch.from_numpy(np.array(rows))

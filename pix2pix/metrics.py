@@ -153,6 +153,17 @@ def _spread_and_offset(opponents: Tensor) -> Tensor:
     return spread + 0.3 * offset
 
 
+def chroma_colorfulness(chroma: Tensor) -> Tensor:
+    """Hasler & Süsstrunk 2003, their first metric, in CIE Lab: σ_ab + 0.37 μ_ab.
+
+    chroma: a and b, [B, 2, H, W] → [B] in its own precision. Cheap where a and b are at hand, as in
+    training; another scale than `colorfulness`, to be compared with the truth's alone.
+    """
+    pixels = chroma.flatten(start_dim=2)
+    spread = pixels.var(dim=2, correction=0).sum(dim=1).sqrt()
+    return spread + 0.37 * pixels.mean(dim=2).norm(dim=1)
+
+
 def _window_mean(image: Tensor) -> Tensor:
     offsets = torch.arange(-5, 6, dtype=image.dtype, device=image.device)
     weights = torch.exp(-offsets.square() / (2 * 1.5**2))

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pix2pix.errors import UserError
-from pix2pix.photo import PhotoError, open_photo
+from pix2pix.photo import PhotoError, luma, open_photo
 
 # What is saved under its own extension, and how. The chroma is what was painted: 4:4:4 keeps it.
 _JPEG: tuple[str, dict[str, Any]] = ("JPEG", {"quality": 95, "subsampling": "4:4:4"})
@@ -32,6 +32,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # What is looked for in folders; a file or a glob may name anything.
 EXTENSIONS = (*FORMATS, ".bmp", ".gif")
+COMPARISON_SIDE = 1920  # pixels; two fit on a 4K screen, and into a WebP
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -42,6 +43,11 @@ class Task:
     source: Path
     target: Path
 
+    @property
+    def comparison(self) -> Path:
+        """The file of the photograph beside its coloured version: a.jpg → a.compare.jpg."""
+        return self.target.with_name(f"{self.target.stem}.compare{self.target.suffix}")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -50,6 +56,7 @@ class Plan:
     tasks: list[Task]
     ignored: list[Path]
     out: Path
+    compare: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,13 @@ class Report:
         return text
 
 
-def plan_outputs(photos: Path, out: Path) -> Plan:
+def plan_outputs(photos: Path, out: Path, compare: bool = False) -> Plan:
     """Decide what is coloured and where it goes, before anything is written.
 
     photos: a file, a folder (with its sub-folders, hidden files left out, links followed) or a
     glob, where ** means any sub-folders. Outputs keep sub-folders and names below `out`; JPEG,
     PNG, WebP and TIFF keep their extension, others become .png.
+    compare: whether each gets a comparison beside it, too.
     Raises UserError where there is nothing to colour, where `out` cannot be a folder, and where
     outputs would come to lie among the inputs or on each other.
     """
@@ -86,7 +94,14 @@ def plan_outputs(photos: Path, out: Path) -> Plan:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise UserError(f"--out {out}: {nearest} is no folder that can be written to")
     _refuse_to_write_among_inputs(tasks, out)
-    return Plan(tasks, ignored, out)
+    comparisons = {task.comparison for task in tasks} if compare else set()
+    for task in tasks:
+        if task.target in comparisons:
+            raise UserError(
+                f"{task.target} would be a photograph and a comparison; rename the photograph, or "
+                "leave --compare out"
+            )
+    return Plan(tasks, ignored, out, compare)
 
 
 def find_colorized(photos: Path, colorized: Path) -> list[Task]:
@@ -109,11 +124,26 @@ def colorize_files(colorize: Callable[[Image.Image], Image.Image], plan: Plan) -
     with tqdm(plan.tasks, desc="colouring", unit=" photos") as tasks:
         for task in tasks:
             try:
-                save_photo(colorize(open_photo(task.source)), task.target)
+                photo = open_photo(task.source)
+                colored = colorize(photo)
+                save_photo(colored, task.target)
+                if plan.compare:
+                    save_photo(side_by_side(luma(photo), colored), task.comparison)
             except PhotoError as error:
                 failures.append(task.source)
                 tasks.write(f"{task.source}: {error}", file=sys.stderr)
     return Report(plan, failures)
+
+
+def side_by_side(gray: Image.Image, colored: Image.Image) -> Image.Image:
+    """Two pictures of one size beside each other, each reduced to at most 1920 px a side."""
+    scale = min(1.0, COMPARISON_SIDE / max(gray.size))
+    width, height = (max(1, round(side * scale)) for side in gray.size)
+    pair = [p.resize((width, height), Image.Resampling.LANCZOS) for p in (gray, colored)]
+    beside = Image.new("RGB", (2 * width, height))
+    for column, picture in enumerate(pair):
+        beside.paste(picture, (column * width, 0))
+    return beside
 
 
 def save_photo(photo: Image.Image, target: Path) -> None:

@@ -13,6 +13,7 @@ from pix2pix import losses
 from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.data import Batch, training_view
+from pix2pix.metrics import chroma_colorfulness
 from pix2pix.order import seed_of
 from pix2pix.state import TrainState
 
@@ -28,6 +29,8 @@ class StepMetrics:
     fake_score: Tensor  # mean of D(fake) before the discriminator's update
     generator_adversarial: Tensor
     generator_l1: Tensor
+    fake_colorfulness: Tensor  # mean over photographs, of what was painted before the update …
+    real_colorfulness: Tensor  # … and of the same photographs in truth
     discriminator_gradient_norm: Tensor
     generator_gradient_norm: Tensor
     skipped_updates: Tensor  # 0, 1 or 2 networks had a gradient that was not finite
@@ -94,6 +97,8 @@ class AdversarialStep:
             state.discriminator, state.discriminator_optimizer, state.discriminator_scaler
         )
         adversarial, l1 = self._generator_backward(pairs, fakes)
+        fake_colorfulness = self._colorfulness(fakes)
+        real_colorfulness = self._colorfulness([target for _, target in pairs])
         g_norm, g_finite, g_failed = _update(
             state.generator, state.generator_optimizer, state.generator_scaler
         )
@@ -108,6 +113,8 @@ class AdversarialStep:
             fake_score=fake_score,
             generator_adversarial=adversarial,
             generator_l1=l1,
+            fake_colorfulness=fake_colorfulness,
+            real_colorfulness=real_colorfulness,
             discriminator_gradient_norm=d_norm,
             generator_gradient_norm=g_norm,
             skipped_updates=2 - d_finite.int() - g_finite.int(),
@@ -210,6 +217,12 @@ class AdversarialStep:
     def _score(self, logits: Tensor) -> Tensor:
         logits = logits.detach()
         return (logits.sigmoid() if self.config.gan_loss == "bce" else logits).mean()
+
+    @torch.no_grad()
+    def _colorfulness(self, images: list[Tensor]) -> Tensor:
+        """Mean over the photographs of every slice."""
+        chroma = torch.cat([self.color_space.chroma(image) for image in images])
+        return chroma_colorfulness(chroma).mean()
 
     def _autocast(self, like: Tensor) -> torch.autocast:
         # Entered anew for each forward: its cache of cast weights must not outlive an update.

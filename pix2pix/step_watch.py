@@ -23,6 +23,8 @@ TAGS = {
     "generator_l1": "loss/generator_l1",
     "real_score": "discriminator/real",
     "fake_score": "discriminator/fake",
+    "fake_colorfulness": "colorfulness/fake",
+    "real_colorfulness": "colorfulness/real",
     "discriminator_gradient_norm": "gradient_norm/discriminator",
     "generator_gradient_norm": "gradient_norm/generator",
     "skipped_updates": "gradient_norm/skipped_updates",

@@ -4,10 +4,14 @@ python scripts/colorize.py --run_dir runs/first --photos "old photographs" --out
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pix2pix import cli
+from pix2pix.errors import UserError
 from pix2pix.photo_files import colorize_files, plan_outputs
+
+MAX_SATURATION = 4
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,22 @@ class ColorizeOptions:
     run_dir: Path = cli.option(help="run directory of a training", metavar="DIR")
     photos: Path = cli.option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
     out: Path = cli.option(help="folder for the coloured photographs", metavar="DIR")
+    compare: bool = cli.option(
+        False, help="save NAME.compare.EXT too: gray and coloured side by side"
+    )
+    saturation: float = cli.option(
+        1.0, help="factor on the colours, 0 (gray) to 4; 1: as the network says"
+    )
+    restore_contrast: bool = cli.option(
+        False, help="give faded prints their black and white back, in the result too"
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.saturation <= MAX_SATURATION:
+            raise UserError(
+                f"--saturation {self.saturation:g}: give a number from 0 (gray) to "
+                f"{MAX_SATURATION}; 1 leaves the colours as the network says"
+            )
 
 
 def colorize(options: ColorizeOptions) -> int:
@@ -26,8 +46,14 @@ def colorize(options: ColorizeOptions) -> int:
     """
     from pix2pix.colorizer import Colorizer  # heavy: only when the work starts
 
-    plan = plan_outputs(options.photos, options.out)
-    report = colorize_files(Colorizer.from_run(options.run_dir).colorize, plan)
+    plan = plan_outputs(options.photos, options.out, options.compare)
+    colorizer = Colorizer.from_run(options.run_dir)
+    colorize_one = partial(
+        colorizer.colorize,
+        saturation=options.saturation,
+        restore_contrast=options.restore_contrast,
+    )
+    report = colorize_files(colorize_one, plan)
     print(report)
     return 1 if report.failures else 0
 

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
-    "charts color color_difference config distributed durable errors feature_distance losses "
-    "machine networks options order photo shards stop writer_claim",
-    "baselines checkpoint_files checkpoint_share cli cli_help contact_sheet data feature_networks "
-    "log metrics photo_files preflight reader run_directory scores state",
+    "charts color color_difference config contrast distributed durable errors feature_distance "
+    "losses machine networks options order photo shards stop upsampling writer_claim",
+    "baselines checkpoint_files checkpoint_share cli cli_help contact_sheet data "
+    "feature_networks log metrics photo_files preflight reader run_directory scores state",
     "checkpoint evaluation step step_watch summary",
     "colorizer report report_sheet run_evaluation trainer",
     "benchmark",
@@ -43,6 +43,7 @@ WITHOUT_TORCH = USED_BY_DATA_PREP | {
     "cli_help",
     "config",
     "contact_sheet",
+    "contrast",
     "feature_distance",
     "photo_files",
     "preflight",

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from skimage.color import lab2rgb, rgb2lab, rgb2xyz
@@ -104,6 +106,47 @@ def test_colors_out_of_gamut_are_clipped(name):
         rgb = space.to_rgb(condition, output)
         assert rgb.min() >= 0
         assert rgb.max() <= 1
+
+
+def hues_at(lightness, chroma):
+    """72 hues: [1, 3, 72, 1] Lab."""
+    angles = torch.arange(0, 2 * math.pi, math.pi / 36)
+    a, b = chroma * angles.cos(), chroma * angles.sin()
+    return torch.stack([torch.full_like(a, lightness), a, b])[None, :, :, None]
+
+
+@pytest.mark.parametrize("chroma", [30.0, 90.0, 400.0])
+@pytest.mark.parametrize("lightness", [0.0, 1.0, 20.0, 50.0, 97.0, 100.0])
+def test_a_color_out_of_gamut_keeps_lightness_and_hue(lightness, chroma):
+    lab = hues_at(lightness, chroma)
+    fitted = color.fit_gamut(lab)
+    assert torch.equal(fitted[:, 0], lab[:, 0])
+    torch.testing.assert_close(  # no turn, nor a flip
+        fitted[:, 1] * lab[:, 2], fitted[:, 2] * lab[:, 1], rtol=0, atol=chroma * 1e-3
+    )
+    assert ((fitted[:, 1:] * lab[:, 1:]).sum(dim=1) >= 0).all()
+    shown = color.rgb_to_lab(color.lab_to_rgb(fitted))
+    torch.testing.assert_close(shown[:, 0], lab[:, 0], rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize("lightness", [20.0, 50.0, 80.0])
+def test_no_more_chroma_is_given_up_than_must_be(lightness):
+    fitted = color.fit_gamut(hues_at(lightness, 200.0))
+    more = torch.cat([fitted[:, :1], fitted[:, 1:] + hues_at(lightness, 1.0)[:, 1:]], dim=1)
+    linear = color.xyz_to_linear(color.lab_to_xyz(more))
+    assert ((linear < 0) | (linear > 1)).any(dim=1).all()
+
+
+def test_colors_of_srgb_are_left_as_they_are():
+    lab = color.rgb_to_lab(colors_8_bit(step=15) / 255)
+    assert torch.equal(color.fit_gamut(lab), lab)
+
+
+def test_each_picture_of_a_batch_is_fitted_by_itself():
+    lab = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 200 - 60
+    lab[:, 0] = lab[:, 0].clamp(0, 100)
+    alone = [color.fit_gamut(picture[None]) for picture in lab]
+    assert torch.equal(color.fit_gamut(lab), torch.cat(alone))
 
 
 @pytest.mark.parametrize("name", color.COLOR_SPACES)

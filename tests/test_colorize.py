@@ -13,7 +13,8 @@ from pix2pix.color import ColorSpace
 from pix2pix.colorizer import Colorizer
 from pix2pix.errors import UserError
 from pix2pix.networks import UNetGenerator, initialize
-from pix2pix.photo_files import colorize_files, plan_outputs
+from pix2pix.photo import luma
+from pix2pix.photo_files import colorize_files, plan_outputs, side_by_side
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "colorize.py"
 
@@ -45,8 +46,8 @@ def save(path, mode="RGB", **parameters):
     return path
 
 
-def run(colorizer, photos, out):
-    return colorize_files(colorizer.colorize, plan_outputs(Path(photos), out))
+def run(colorizer, photos, out, compare=False):
+    return colorize_files(colorizer.colorize, plan_outputs(Path(photos), out, compare))
 
 
 def files_below(folder):
@@ -113,6 +114,40 @@ def test_jpeg_keeps_full_chroma(colorizer, photos, tmp_path):
     run(colorizer, photos, tmp_path / "out")
     with Image.open(tmp_path / "out" / "a.jpg") as colored:
         assert [layer[1:3] for layer in colored.layer] == [(1, 1)] * 3  # 4:4:4
+
+
+def test_comparison_is_a_file_of_its_own_gray_and_colored_side_by_side(colorizer, photos, tmp_path):
+    save(photos / "x" / "a.png")
+    save(photos / "b.gif")
+    assert not run(colorizer, photos, tmp_path / "out", compare=True).failures
+    expected = ["b.compare.png", "b.png", "x/a.compare.png", "x/a.png"]
+    assert files_below(tmp_path / "out") == expected
+    with Image.open(tmp_path / "out" / "x" / "a.compare.png") as pair:
+        assert (pair.mode, pair.size) == ("RGB", (80, 30))
+        left, right = pair.crop((0, 0, 40, 30)), pair.crop((40, 0, 80, 30))
+    gray = luma(Image.open(photos / "x" / "a.png")).convert("RGB")
+    assert np.array_equal(np.array(left), np.array(gray))
+    colored = Image.open(tmp_path / "out" / "x" / "a.png")
+    assert np.array_equal(np.array(right), np.array(colored))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((2000, 1000), (3840, 960)), ((100, 2000), (192, 1920)), ((9000, 1), (3840, 1))],
+)
+def test_comparison_of_a_large_photograph_fits_on_a_screen(size, expected):
+    pair = side_by_side(Image.new("L", size, 90), Image.new("RGB", size, "red"))
+    assert pair.size == expected
+    assert pair.getpixel((0, 0)) == (90, 90, 90)
+    assert pair.getpixel((expected[0] - 1, expected[1] - 1)) == (255, 0, 0)
+
+
+def test_a_photograph_that_has_the_name_of_a_comparison_is_an_error(photos, tmp_path):
+    save(photos / "a.png")
+    save(photos / "a.compare.png")
+    plan_outputs(photos, tmp_path / "out")
+    with pytest.raises(UserError, match=r"a\.compare\.png"):
+        plan_outputs(photos, tmp_path / "out", compare=True)
 
 
 @pytest.mark.parametrize(
@@ -332,8 +367,29 @@ def test_script_ends_with_status_2_and_one_line_on_a_users_mistake(
     assert "Traceback" not in output.err
 
 
-def run_script(monkeypatch, photos, out):
-    arguments = ["--run_dir", "run", "--photos", str(photos), "--out", str(out)]
+def test_script_hands_its_flags_on(colorizer, photos, tmp_path, monkeypatch):
+    picture("L", size=(64, 64)).save(photos / "a.png")
+    monkeypatch.setattr(Colorizer, "from_run", lambda run_dir: colorizer, raising=False)
+    flags = ["--compare", "--saturation", "0", "--restore_contrast"]
+    assert run_script(monkeypatch, photos, tmp_path / "out", *flags) == 0
+    assert files_below(tmp_path / "out") == ["a.compare.png", "a.png"]
+    colored = np.array(Image.open(tmp_path / "out" / "a.png"))
+    assert np.array_equal(colored[..., 0], colored[..., 2])
+    assert (colored.min(), colored.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("saturation", ["-1", "4.1", "nan", "inf", "vivid"])
+def test_a_saturation_out_of_range_is_a_users_mistake(
+    photos, tmp_path, monkeypatch, capsys, saturation
+):
+    save(photos / "a.jpg")
+    flags = [f"--saturation={saturation}"]
+    assert run_script(monkeypatch, photos, tmp_path / "out", *flags) == 2
+    assert capsys.readouterr().err.startswith("error: --saturation")
+
+
+def run_script(monkeypatch, photos, out, *flags):
+    arguments = ["--run_dir", "run", "--photos", str(photos), "--out", str(out), *flags]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
     with pytest.raises(SystemExit) as exit_status:
         runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from pix2pix import colorizer as colorizer_module
-from pix2pix.color import ColorSpace, rgb_to_lab
+from pix2pix.color import ColorSpace, fit_gamut, rgb_to_lab
 from pix2pix.colorizer import Colorizer
 from pix2pix.networks import UNetGenerator, initialize
 from pix2pix.photo import luma
@@ -37,9 +39,10 @@ def untrained(name="lab"):
 
 
 def photograph(size=(90, 70), seed=0):
-    """Smooth, of middle lightness, in RGB."""
+    """Smooth, in RGB, with lightness enough to be no faded print."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(60, 190, (5, 4, 3), dtype=np.uint8)
+    coarse[0, 0], coarse[4, 3] = 30, 225
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
@@ -57,17 +60,89 @@ def test_any_size_comes_back_in_that_size_and_in_rgb(size, name, mode):
     assert colored.mode == "RGB"
 
 
+def detailed_photograph():
+    """With detail that no 64 px network sees, and with all of black and white."""
+    photo = photograph((200, 150))
+    checkers = np.indices((150, 200)).sum(axis=0) % 2 * 40
+    pixels = np.array(photo) + checkers[..., None].astype(np.uint8)
+    pixels[:, :32] = np.repeat(np.arange(0, 256, 8, dtype=np.uint8), 3).reshape(32, 3)
+    return Image.fromarray(pixels)
+
+
+def assert_lightness_kept(colored, photo):
+    # Three channels of 8 bits cannot say it better.
+    assert (lab_of(colored)[0] - lab_of(luma(photo))[0]).abs().max() < 0.4
+
+
 @pytest.mark.parametrize("name", ["lab", "rgb"])
 def test_full_resolution_lightness_is_kept(name):
-    photo = photograph((200, 150))
-    checkers = np.indices((150, 200)).sum(axis=0) % 2 * 40  # detail that no 64 px network sees
-    photo = Image.fromarray(np.array(photo) + checkers[..., None].astype(np.uint8))
-    colored = untrained(name).colorize(photo)
-    pixels = torch.from_numpy(np.array(colored))
-    in_gamut = ((pixels > 0) & (pixels < 255)).all(dim=2)
-    assert in_gamut.float().mean() > 0.9
-    difference = (lab_of(colored)[0] - lab_of(luma(photo))[0])[in_gamut].abs()
-    assert difference.max() < 0.5  # of 100; an 8-bit step of gray is about 0.4
+    photo = detailed_photograph()
+    assert_lightness_kept(untrained(name).colorize(photo), photo)
+
+
+@pytest.mark.parametrize("chroma", [(80, 60), (-80, 70), (60, -110), (-50, -60)])
+def test_lightness_is_kept_where_srgb_has_no_such_color(chroma):
+    photo = detailed_photograph()
+    colored = paint_chroma(*chroma).colorize(photo)
+    assert_lightness_kept(colored, photo)
+    a, b = lab_of(colored)[1:]
+    vivid = torch.hypot(a, b) > 10  # below, 8 bits hold no hue
+    turned = torch.atan2(b, a)[vivid] - math.atan2(chroma[1], chroma[0])
+    assert vivid.float().mean() > 0.5
+    assert turned.cos().min() > math.cos(math.radians(4))
+
+
+def test_saturation_0_is_gray_and_1_is_what_the_network_says():
+    photo, colorizer = photograph(), untrained()
+    gray = colorizer.colorize(photo, saturation=0)
+    assert np.array_equal(np.array(gray), np.array(luma(photo).convert("RGB")))
+    plain = np.array(colorizer.colorize(photo))
+    assert np.array_equal(np.array(colorizer.colorize(photo, saturation=1)), plain)
+    assert not np.array_equal(plain, np.array(gray))
+
+
+def test_saturation_is_a_factor_on_chroma():
+    for saturation in (0.5, 2.0):
+        lab = lab_of(paint_chroma(10.0, -8.0).colorize(photograph(), saturation=saturation))
+        assert lab[1].mean().item() == pytest.approx(10 * saturation, abs=0.5)
+        assert lab[2].mean().item() == pytest.approx(-8 * saturation, abs=0.5)
+
+
+def faded(photo, black=90, white=170):
+    return luma(photo).point([round(black + (white - black) * i / 255) for i in range(256)])
+
+
+def full_contrast(size=(64, 64)):
+    return Image.fromarray(np.linspace(0, 255, size[0] * size[1]).reshape(size).astype(np.uint8))
+
+
+def test_of_a_faded_print_the_network_sees_full_contrast_and_the_result_keeps_its_own():
+    painter = Painter(torch.zeros(1, 2, 64, 64))
+    print_ = faded(full_contrast())
+    colored = Colorizer(painter, ColorSpace("lab"), 64).colorize(print_)
+    assert painter.condition.aminmax() == pytest.approx((-1, 1), abs=0.01)
+    assert np.array_equal(np.array(colored), np.array(print_.convert("RGB")))
+
+
+def test_the_colors_of_a_faded_print_are_faded_as_it_is():
+    print_ = faded(full_contrast())
+    lab = lab_of(paint_chroma(20.0, -16.0).colorize(print_))
+    share = (np.percentile(np.array(print_), 99.5) - np.percentile(np.array(print_), 0.5)) / 255
+    assert 0.25 < share < 0.35
+    assert lab[1].mean().item() == pytest.approx(20 * share, abs=0.5)
+    assert lab[2].mean().item() == pytest.approx(-16 * share, abs=0.5)
+    restored = lab_of(paint_chroma(20.0, -16.0).colorize(print_, restore_contrast=True))
+    assert restored[1, 20:44].mean().item() == pytest.approx(20, abs=0.5)
+
+
+def test_restored_contrast_is_seen_in_the_result_too():
+    painter = Painter(torch.zeros(1, 2, 64, 64))
+    print_ = faded(full_contrast())
+    colorizer = Colorizer(painter, ColorSpace("lab"), 64)
+    restored = np.array(colorizer.colorize(print_, restore_contrast=True)).astype(int)
+    original = np.array(full_contrast().convert("RGB")).astype(int)
+    assert np.abs(restored - original).max() <= 6  # specks are cut
+    assert painter.condition.aminmax() == pytest.approx((-1, 1), abs=0.01)
 
 
 def test_the_chroma_that_was_painted_arrives():
@@ -105,9 +180,9 @@ def test_rgb_generator_gives_its_chroma_and_not_its_lightness():
 def test_network_sees_the_gray_of_training(name):
     space = ColorSpace(name)
     painter = Painter(torch.zeros(1, space.output_channels, 64, 64))
-    photo = photograph((64, 64))
+    photo = full_contrast()
     Colorizer(painter, space, 64).colorize(photo)
-    gray = torch.from_numpy(np.array(luma(photo)))[None, None]
+    gray = torch.from_numpy(np.array(photo))[None, None]
     assert torch.equal(painter.condition, space.condition(gray))
 
 
@@ -125,6 +200,20 @@ def test_large_photographs_are_joined_in_strips_without_a_seam(monkeypatch):
     strips = np.array(colorizer.colorize(photo)).astype(int)
     assert np.abs(whole - strips).max() <= 1
     assert np.mean(whole != strips) < 1e-3
+
+
+def test_memory_is_that_of_a_strip_however_large_the_photograph(monkeypatch):
+    pixels = []
+
+    def watched(lab):
+        pixels.append(lab[0, 0].numel())
+        return fit_gamut(lab)
+
+    monkeypatch.setattr(colorizer_module, "STRIP_PIXELS", 5000)
+    monkeypatch.setattr(colorizer_module, "fit_gamut", watched)
+    untrained().colorize(photograph((333, 257)))
+    assert sum(pixels) == 333 * 257
+    assert max(pixels) <= 5000
 
 
 def test_same_photograph_same_colors_whatever_was_colored_before():

@@ -83,6 +83,18 @@ def test_gray_has_no_colorfulness():
     assert metrics.colorfulness(torch.rand(2, 1, 8, 8).expand(2, 3, 8, 8)).tolist() == [0, 0]
 
 
+def test_chroma_colorfulness_by_hand():
+    # a = 30, -10 and b = 0, 0: deviation 20, and the mean (10, 0).
+    chroma = torch.tensor([[[30.0, -10.0]], [[0.0, 0.0]]])[None]
+    assert metrics.chroma_colorfulness(chroma).item() == pytest.approx(20 + 0.37 * 10)
+
+
+def test_chroma_colorfulness_of_one_tint_is_low_and_of_gray_is_0():
+    tint = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).expand(2, 2, 8, 8)
+    assert metrics.chroma_colorfulness(tint).tolist() == pytest.approx([0.37 * 5] * 2)
+    assert metrics.chroma_colorfulness(0 * tint).tolist() == [0, 0]
+
+
 def test_identical_photographs_are_perfect_and_finite(photographs):
     _, truth = photographs
     values = metrics.photo_metrics(truth, truth)

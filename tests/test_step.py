@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
 from pix2pix.config import TrainConfig
 from pix2pix.data import Batch, training_view
+from pix2pix.metrics import chroma_colorfulness
 from pix2pix.state import build_state
 from pix2pix.step import AdversarialStep, StepMetrics, default_precision
 
@@ -273,6 +274,25 @@ def test_warm_up_changes_nothing():
     for name, network in state.networks().items():
         assert same(before[name], network.state_dict())
         assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("color_space", ["lab", "rgb"])
+@pytest.mark.parametrize("slices", [1, 2])
+def test_colorfulness_is_that_of_the_batch_before_and_after_painting(color_space, slices):
+    changes = {"dropout": False, "norm": "instance"}  # what is painted does not depend on slices
+    _, state, step = build(color_space=color_space, **changes)
+    parts = [batch_of(seed=seed) for seed in range(slices)]
+    expected = []
+    for part in parts:
+        condition, target = training_view(part, step.color_space, 64)
+        with torch.no_grad():
+            fake = state.generator(condition)
+        chroma = [step.color_space.chroma(image) for image in (fake, target)]
+        expected.append([chroma_colorfulness(image).mean().item() for image in chroma])
+    metrics = step(parts)
+    fake, real = torch.tensor(expected).mean(dim=0)
+    torch.testing.assert_close(metrics.fake_colorfulness, fake, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(metrics.real_colorfulness, real, rtol=1e-4, atol=1e-5)
 
 
 def test_metrics_stack_in_the_order_of_their_names():

@@ -178,6 +178,8 @@ def test_every_step_is_logged_once_also_over_a_resume_from_an_older_step(tiny_sh
         "loss/discriminator",
         "discriminator/real",
         "discriminator/fake",
+        "colorfulness/fake",
+        "colorfulness/real",
         "gradient_norm/generator",
         "optimizer/learning_rate",
         "speed/samples_per_second",
