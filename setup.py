@@ -8,6 +8,8 @@ REQUIRED = [
     "torch>=2.11",  # the networks, autograd, distributed checkpoints
     "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
+    "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
+    "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
     "numpy>=1.26",  # the order of samples is arithmetic on integer arrays
     "pillow>=10.1",  # every picture format that people bring
     "fire>=0.7",  # command lines
@@ -19,6 +21,11 @@ EXTRAS = {
     "demo": [
         "scikit-image>=0.24",  # carries colour photographs in the public domain
         "scikit-learn>=1.5",  # carries two more (CC BY)
+    ],
+    "onnx": [
+        "onnx>=1.17",  # the format
+        "onnxscript>=0.5",  # torch writes ONNX with it
+        "onnxruntime>=1.20",  # what an export is checked in
     ],
     "dev": [
         "pytest>=8.0",

@@ -12,9 +12,9 @@ from pix2pix.photo_files import colorize_files, plan_outputs
 
 @dataclass(frozen=True)
 class ColorizeOptions:
-    """What to colour, with which run."""
+    """What to colour, with which model."""
 
-    run_dir: Path = cli.option(help="run directory of a training", metavar="DIR")
+    run_dir: Path = cli.option(help="a run, an exported folder, or owner/name on the hub")
     photos: Path = cli.option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
     out: Path = cli.option(help="folder for the coloured photographs", metavar="DIR")
 
@@ -27,7 +27,7 @@ def colorize(options: ColorizeOptions) -> int:
     from pix2pix.colorizer import Colorizer  # heavy: only when the work starts
 
     plan = plan_outputs(options.photos, options.out)
-    report = colorize_files(Colorizer.from_run(options.run_dir).colorize, plan)
+    report = colorize_files(Colorizer.from_path(options.run_dir).colorize, plan)
     print(report)
     return 1 if report.failures else 0
 

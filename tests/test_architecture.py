@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "color config distributed durable errors losses machine networks options order photo shards "
     "writer_claim",
-    "checkpoint_files checkpoint_share cli cli_help contact_sheet data log metrics photo_files "
-    "reader run_directory state",
-    "checkpoint evaluation step step_watch",
-    "colorizer trainer",
+    "checkpoint_files checkpoint_share cli cli_help contact_sheet data generator log metrics "
+    "photo_files reader run_directory state",
+    "checkpoint evaluation model_card onnx_model step step_watch",
+    "colorizer export trainer",
     "benchmark",
 )
 TOP = len(FLOORS) - 1  # data_prep, scripts and slurm too
