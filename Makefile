@@ -18,10 +18,12 @@ include demo.mk
 help:
 	@echo "make demo      train on sample photographs and look at the result"
 	@echo "make test      run the tests that need nothing but Python"
-	@echo "make test-all  run these, and those of launcher, wheel and documentation"
+	@echo "make test-all  run these, and those of launcher, SLURM, wheel and docs;"
+	@echo "               SLURM: apt-get install slurm-wlm slurmdbd mariadb-server"
 	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
+	@echo "make cluster   start a SLURM on this machine; make cluster-stop ends it"
 	@echo "make board     show the curves and pictures of every run in runs/"
 	@echo "make clean     remove caches and builds; environment, runs and out stay"
 
@@ -48,6 +50,13 @@ lint: $(VENV)/.installed-dev
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+.PHONY: cluster cluster-stop
+cluster: $(VENV)/.installed-demo
+	$(BIN)/python -m slurm.local_cluster start
+
+cluster-stop: $(VENV)/.installed-demo
+	$(BIN)/python -m slurm.local_cluster stop
+
 .PHONY: board
 board: $(VENV)/.installed-demo
 	$(BIN)/tensorboard --logdir runs
@@ -55,7 +64,7 @@ board: $(VENV)/.installed-demo
 .PHONY: clean
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	find pix2pix data_prep scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	find pix2pix data_prep scripts slurm tests -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says which extras of setup.py are installed; dev comes with demo.
 $(VENV)/.installed-demo: EXTRAS := demo

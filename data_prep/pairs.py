@@ -5,10 +5,13 @@ from io import BytesIO
 
 from PIL import Image
 
-from pix2pix.photo import PhotoError, chroma_spread, luma, open_photo
+from data_prep.resize import resize
+from pix2pix.photo import PhotoError, chroma_spread, luma, open_reduced
 
 JPEG_QUALITY = 95
 _FULL_CHROMA = 0  # libjpeg's 4:4:4: chroma is what the network learns
+# A large JPEG is decoded at a fraction that keeps twice the pixels wanted, for the filter.
+HEADROOM = 2
 
 
 @dataclass(frozen=True)
@@ -44,35 +47,34 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
 
     The gray is the luma of the *resized* colour picture, so the two agree to the pixel: it is what
     a person's gray photograph of that size would be. Raises PhotoError, with the reason why not:
-    those of `open_photo`, too_small, near_gray.
+    those of `open_reduced`, too_small, near_gray.
     """
-    photo = open_photo(data)
-    if min(photo.size) < settings.min_short_side:
-        message = (
-            f"{photo.width} x {photo.height} pixels; at least {settings.min_short_side} needed"
-        )
+    photo, (width, height) = open_reduced(data, HEADROOM * settings.short_side)
+    if min(width, height) < settings.min_short_side:
+        message = f"{width} x {height} pixels; at least {settings.min_short_side} needed"
         raise PhotoError("too_small", message)
-    color = _resize(photo, settings.short_side)
+    color = resize(photo, picture_size(width, height, settings.short_side))
     # Measured on the resized picture: there the noise of a gray scan has averaged out.
     spread = chroma_spread(color)
     if spread < settings.min_chroma:
         message = f"chroma spread {spread:.1f} of 255; at least {settings.min_chroma:g} needed"
         raise PhotoError("near_gray", message)
-    color = color.convert("RGB")  # single-channel ones come this far when min_chroma is 0
+    if color.mode != "RGB":  # single-channel ones come this far when min_chroma is 0
+        color = color.convert("RGB")
     return Pair(
         gray_jpeg=_encode(luma(color)),
         color_jpeg=_encode(color),
         width=color.width,
         height=color.height,
-        photo_width=photo.width,
-        photo_height=photo.height,
+        photo_width=width,
+        photo_height=height,
     )
 
 
-def _resize(photo: Image.Image, short_side: int) -> Image.Image:
-    scale = short_side / min(photo.size)
-    size = tuple(max(short_side, round(side * scale)) for side in photo.size)
-    return photo.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+def picture_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """(width, height) of the pictures made of a photograph."""
+    scale = short_side / min(width, height)
+    return max(short_side, round(width * scale)), max(short_side, round(height * scale))
 
 
 def _encode(picture: Image.Image) -> bytes:

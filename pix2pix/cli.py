@@ -1,4 +1,4 @@
-"""A command line in one call: `main(command, Options)` reads argv through Fire into a dataclass.
+"""A command line in one call: `main(command, Options)` reads argv through Fire into dataclasses.
 
 Every value arrives as text and is parsed by its field's type (`options.py`), from a flag and from
 `--config FILE` alike. A user's mistake is one message without a traceback.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import fire
 from fire.decorators import SetParseFn
@@ -21,15 +21,16 @@ from pix2pix.cli_help import help_text, table, wrap, written
 from pix2pix.errors import LostProcessError, UserError
 from pix2pix.options import CONFIG, Flag, enumerate_words, flags_of, option, suggestion
 
-__all__ = ["help_text", "main", "option", "parse"]
+__all__ = ["Command", "Options", "help_text", "main", "option", "parse", "parse_all"]
 
 T = TypeVar("T")
-Command = Callable[[Any], int | None]
+Command = Callable[..., int | None]
+Options = type | tuple[type, ...]
 
 
 def main(
-    command: Command | Mapping[str, tuple[Command, type]],
-    options: type | None = None,
+    command: Command | Mapping[str, tuple[Command, Options]],
+    options: Options | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Runs `command(parse(options, argv))` and exits with the status it returns (None is 0).
@@ -41,7 +42,7 @@ def main(
     Args:
         command: a function of an `options`; its docstring introduces `--help`. Or a mapping from
             the names of subcommands to (function, options).
-        options: a dataclass of `option` fields.
+        options: a dataclass of `option` fields, or several: the command takes one of each.
         argv: the arguments after the program's name; None reads those of the process.
     """
     try:
@@ -73,15 +74,31 @@ def parse(options: type[T], arguments: Sequence[str]) -> T:
         UserError: a flag or a file's entry is unknown, repeated, missing or not readable as its
             type, or `options` itself refuses the values.
     """
-    flags = flags_of(options)
+    return cast(T, parse_all((options,), arguments)[0])
+
+
+def parse_all(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
+    """One of each class, from flags that belong to all of them together; raises as `parse`.
+
+    A class may have a static method `preset_of(texts)`: by the texts that are given, it names a
+    file and a mapping in it with more of its flags, which flags and --config win over; or None.
+    """
+    flags = flags_of(*classes)
     given = _from_arguments(arguments, flags | {"config": CONFIG})
     if "config" in given and (path := CONFIG.read(*given.pop("config"))):
-        given = _from_file(path, flags) | given
+        given = _from_file(path, "--config", flags) | given
+    for options in classes:
+        preset_of = getattr(options, "preset_of", None)
+        if preset_of and (place := preset_of({name: raw for name, (raw, _) in given.items()})):
+            given = _from_file(place[0], "--presets", flags_of(options), place[1]) | given
     values = {name: flags[name].read(raw, where) for name, (raw, where) in given.items()}
     missing = [written(flag) for flag in flags.values() if flag.required and flag.name not in given]
     if missing:
         raise UserError(f"missing {enumerate_words(missing, 'and')}; --help lists every flag")
-    return options(**values)
+    return tuple(
+        options(**{name: values[name] for name in flags_of(options) if name in values})
+        for options in classes
+    )
 
 
 class _Given(NamedTuple):
@@ -92,8 +109,8 @@ class _Given(NamedTuple):
 
 
 def _run(
-    command: Command | Mapping[str, tuple[Command, type]],
-    options: type | None,
+    command: Command | Mapping[str, tuple[Command, Options]],
+    options: Options | None,
     arguments: Sequence[str],
     program: str,
 ) -> int:
@@ -109,9 +126,10 @@ def _run(
         problem = f"unknown command '{name}'{hint}" if name else "a command is missing."
         raise UserError(f"{problem} The commands are:\n{commands}")
     assert options is not None, "main(function) needs options"
+    classes = options if isinstance(options, tuple) else (options,)
     if wants_help:
-        return _print_help(help_text(options, program=program, intro=_intro(command)))
-    return command(parse(options, arguments)) or 0
+        return _print_help(help_text(*classes, program=program, intro=_intro(command)))
+    return command(*parse_all(classes, arguments)) or 0
 
 
 def _from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, _Given]:
@@ -173,21 +191,33 @@ def _flag_name(argument: str) -> str:
     return argument.lstrip("-").partition("=")[0].replace("-", "_")
 
 
-def _from_file(path: Path, flags: Mapping[str, Flag]) -> dict[str, _Given]:
-    """The entries of a YAML mapping as text: `precision: no` stays "no", `2e-4` stays "2e-4"."""
+def _from_file(
+    path: Path, what: str, flags: Mapping[str, Flag], section: str = ""
+) -> dict[str, _Given]:
+    """The entries of a YAML mapping as text: `precision: no` stays "no", `2e-4` stays "2e-4".
+
+    what: the file, in an error. section: the name of a mapping in the file, if it is that.
+    """
     import yaml  # only those who give a file wait for it
 
     try:
         # Nodes instead of values: every scalar as it is written, with its line, repeated keys too.
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
-        raise UserError(f"--config {path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from None
+    if section:
+        pairs = root.value if isinstance(root, yaml.MappingNode) else []
+        sections = {key.value: value for key, value in pairs}
+        if section not in sections:
+            hint = suggestion(section, sections) or f"; there are: {', '.join(sections) or 'none'}"
+            raise UserError(f"{what} {path} has no {section}{hint}")
+        root = sections[section]
     if root is None:  # nothing but comments
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"--config {path} must hold `name: value` lines, one for each flag")
+        raise UserError(f"{what} {path} must hold `name: value` lines, one for each flag")
     given: dict[str, _Given] = {}
     for key, value in root.value:
         line = f"{path}:{key.start_mark.line + 1}:"

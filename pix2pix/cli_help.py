@@ -10,9 +10,9 @@ WIDTH = 80  # columns of everything printed
 LEFT = 32  # of them, the left column of a table
 
 
-def help_text(options: type, *, program: str, intro: str = "") -> str:
+def help_text(*classes: type, program: str, intro: str = "") -> str:
     """What `--help` prints: usage, `intro`, then the flags by group, within 80 columns."""
-    flags = flags_of(options).values()
+    flags = flags_of(*classes).values()
     groups: dict[str, list[tuple[str, str]]] = {}
     for flag in [*flags, CONFIG]:
         groups.setdefault(flag.group, []).append((written(flag), _explained(flag)))

@@ -21,11 +21,8 @@ from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.order import SampleOrder, evaluation_samples, slice_positions, uniforms
+from pix2pix.preflight import crop_size
 from pix2pix.reader import ShardReader
-from pix2pix.shards import Split
-
-# Published preprocessing: enlarge to 286, crop 256 at random (Isola et al. 2017, section 6.2).
-CROP_OF_SHORT_SIDE = 256 / 286
 
 
 @dataclass(frozen=True)
@@ -88,22 +85,6 @@ def resize(pixels: Tensor, size: int) -> Tensor:
         pixels.float(), (size, size), mode="bilinear", antialias=True, align_corners=False
     )
     return resized.round().clamp(0, 255).to(torch.uint8)
-
-
-def crop_size(short_side: int) -> int:
-    """Side of the training crop from shards of this short side, in pixels."""
-    return round(short_side * CROP_OF_SHORT_SIDE)
-
-
-def check_image_size(split: Split, image_size: int) -> None:
-    """Raise UserError where the shards' photographs are too small for `image_size`."""
-    if crop_size(split.short_side) < image_size:
-        needed = int(np.ceil(image_size / CROP_OF_SHORT_SIDE))
-        raise UserError(
-            f"image_size {image_size} is larger than the {crop_size(split.short_side)} px crops "
-            f"of these shards (short side {split.short_side}); make shards with "
-            f"--short_side {needed}, or train at a smaller --image_size"
-        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The only file that knows ranks: Accelerator, reductions, agreement between ranks, stop signals.
+"""The only file that knows ranks: Accelerator, reductions, agreement between ranks.
 
 Everything else is told what it needs: which slice of the data is mine, here is the mean over all
 ranks, rank 0 writes. A process that was not launched as one of many is rank 0 of 1.
@@ -10,13 +10,11 @@ import os
 import re
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TypeVar, cast
 
 import torch
@@ -28,7 +26,6 @@ from torch import Tensor, nn
 from pix2pix.errors import LostProcessError, UserError
 from pix2pix.machine import num_cores
 
-BURST_SECONDS = 1.0
 # NCCL's watchdog aborts the process with a stack dump. The exchange of each step, on the CPU group,
 # hangs with it, and says so in a line: it goes first.
 NCCL_GRACE = timedelta(minutes=1)
@@ -228,39 +225,6 @@ class Agreement:
             self._work.wait()
         flags, self._flags, self._work = self._flags, None, None
         return () if flags is None else tuple(bool(flag) for flag in flags.tolist())
-
-
-class StopRequest:
-    """Set by SIGTERM, SIGINT, SIGUSR1 or SIGUSR2; another, a second or more later, ends at once.
-
-    One order to stop may come as several signals in a burst: from the terminal and the launcher,
-    or from the kernel for every thread of a dying launcher that the process was handed on to.
-    """
-
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._since = 0.0
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Catch the signals inside the block. Outside the main thread it catches nothing."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        previous = {number: signal.signal(number, self._receive) for number in self.signals}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received, self._since = signal.Signals(number), time.monotonic()
-        elif time.monotonic() - self._since >= BURST_SECONDS:
-            os._exit(128 + number)
 
 
 def _is_of_a_collective(error: BaseException) -> bool:

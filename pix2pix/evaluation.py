@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from pix2pix.checkpoint import load_generator, newest_checkpoint
 from pix2pix.color import ColorSpace
-from pix2pix.data import BatchStream, EvaluationBatches, check_image_size, resize
+from pix2pix.data import BatchStream, EvaluationBatches, resize
 from pix2pix.distributed import Distributed
 from pix2pix.durable import publish_json
 from pix2pix.errors import UserError
 from pix2pix.metrics import photo_metrics
+from pix2pix.preflight import check_image_size
 from pix2pix.reader import ShardReader
 from pix2pix.shards import open_split
 

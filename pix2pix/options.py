@@ -151,18 +151,21 @@ class Flag:
             raise UserError(f"{where} expects {self.expected}, not '{text}'") from None
 
 
-def flags_of(options: type) -> dict[str, Flag]:
-    """The flags of an options dataclass by name, in the order of its fields.
+def flags_of(*classes: type) -> dict[str, Flag]:
+    """The flags of options dataclasses by name, in the order of their fields.
 
     Raises:
-        TypeError: a field has a type that no flag can have.
+        TypeError: a field has a type that no flag can have, or two classes have one of its name.
     """
-    hints = typing.get_type_hints(options)
     flags: dict[str, Flag] = {}
-    group = "options"
-    for field in dataclasses.fields(options):
-        group = field.metadata.get("group") or group
-        flags[field.name] = _flag(field, hints[field.name], group)
+    for options in classes:
+        hints = typing.get_type_hints(options)
+        group = "options"
+        for field in dataclasses.fields(options):
+            if field.name in flags:
+                raise TypeError(f"two options classes have a field {field.name}")
+            group = field.metadata.get("group") or group
+            flags[field.name] = _flag(field, hints[field.name], group)
     return flags
 
 

@@ -29,6 +29,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class PhotoError(ValueError):
@@ -53,24 +54,17 @@ def open_photo(source: Path | bytes) -> Image.Image:
     is laid on white, of an animation the first frame is taken. Colour profiles are not applied.
     Raises PhotoError, never a warning: hostile files are somebody's ordinary download.
     """
-    data = source if isinstance(source, bytes) else _read(source)
-    if not data:
-        raise PhotoError("empty_file", "the file is empty (0 bytes)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken EXIF, palettes with transparency, large sizes
-        try:
-            return _to_8_bits(_turn_upright(_decode(data)))
-        except PhotoError:
-            raise
-        except UnidentifiedImageError:
-            message = f"not a picture in one of the formats {', '.join(FORMATS)}"
-            raise PhotoError("not_an_image", message) from None
-        except Image.DecompressionBombError as error:
-            raise PhotoError("too_many_pixels", str(error)) from None
-        except Exception as error:  # decoders raise nearly every type on broken input
-            cut_short = "truncated" in str(error).lower()
-            reason = "truncated" if cut_short else "undecodable"
-            raise PhotoError(reason, f"cannot be decoded: {error}") from error
+    return _open(source, None)[0]
+
+
+def open_reduced(source: Path | bytes, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The photograph as `open_photo` gives it, or smaller, and its own upright (width, height).
+
+    A JPEG comes at 1/2, 1/4 or 1/8 of its size where its short side keeps `short_side` pixels: the
+    decoder then makes fewer pixels of each block, and 12 megapixels take a third of the time and a
+    sixteenth of the memory. Raises PhotoError as `open_photo` does.
+    """
+    return _open(source, short_side)
 
 
 def luma(photo: Image.Image) -> Image.Image:
@@ -91,6 +85,31 @@ def chroma_spread(photo: Image.Image) -> float:
     return float((highest - lowest).mean())
 
 
+def _open(source: Path | bytes, short_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    data = source if isinstance(source, bytes) else _read(source)
+    if not data:
+        raise PhotoError("empty_file", "the file is empty (0 bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken EXIF, palettes with transparency, large sizes
+        try:
+            photo, size = _decode(data, short_side)
+            turn = _turn_to_upright(photo)
+            if turn is not None:
+                photo = photo.transpose(turn)
+            return _to_8_bits(photo), size[::-1] if turn in _SIDEWAYS else size
+        except PhotoError:
+            raise
+        except UnidentifiedImageError:
+            message = f"not a picture in one of the formats {', '.join(FORMATS)}"
+            raise PhotoError("not_an_image", message) from None
+        except Image.DecompressionBombError as error:
+            raise PhotoError("too_many_pixels", str(error)) from None
+        except Exception as error:  # decoders raise nearly every type on broken input
+            cut_short = "truncated" in str(error).lower()
+            reason = "truncated" if cut_short else "undecodable"
+            raise PhotoError(reason, f"cannot be decoded: {error}") from error
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -99,22 +118,25 @@ def _read(path: Path) -> bytes:
         raise PhotoError("unreadable", message) from error
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes, short_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture as it lies in the file, or reduced, and its (width, height) in the file."""
     photo = Image.open(BytesIO(data), formats=FORMATS)
+    size = photo.size
     if photo.width * photo.height > MAX_PIXELS:
         message = f"{photo.width} x {photo.height} pixels; at most {MAX_PIXELS:,} are opened"
         raise PhotoError("too_many_pixels", message)
+    if short_side is not None:
+        photo.draft(None, (short_side, short_side))  # does nothing where it is not a JPEG
     photo.load()
-    return photo
+    return photo, size
 
 
-def _turn_upright(photo: Image.Image) -> Image.Image:
+def _turn_to_upright(photo: Image.Image) -> Image.Transpose | None:
     try:
         orientation = photo.getexif().get(_ORIENTATION_TAG)
     except Exception:  # a broken EXIF block says nothing about the picture
-        return photo
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return photo if method is None else photo.transpose(method)
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def _to_8_bits(photo: Image.Image) -> Image.Image:

@@ -25,6 +25,9 @@ class RunDirectory:
         self.checkpoints = root / "checkpoints"
         self.tensorboard = root / "tensorboard"
         self.samples = root / "samples"
+        # Written by slurm.submit, before the training claims the directory.
+        self.snapshots = root / "snapshots"
+        self.jobs = root / "slurm"
 
     def read_config(self) -> TrainConfig:
         """The configuration of the run. Raises UserError where there is none."""
@@ -45,14 +48,7 @@ class RunDirectory:
         Returns what changed since the last start, a line each. Raises UserError where the
         directory belongs to a training of another identity that has begun, or can't be written.
         """
-        changes: list[str] = []
-        if self.config_file.exists():
-            changes = self._compare(config, shards_digest)
-        elif self.root.exists() and any(f for f in self.root.iterdir() if not _is_claim(f)):
-            raise UserError(
-                f"{self.root} has files but no config.json, so it is no run directory; "
-                "choose another --run_dir"
-            )
+        changes = self.check(config, shards_digest)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             content = {
@@ -64,6 +60,24 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"can't write to run_dir {self.root}: {error.strerror}") from error
         return changes
+
+    def check(self, config: TrainConfig, shards_digest: str) -> list[str]:
+        """What `claim` would return or raise, as far as reading tells."""
+        if self.config_file.exists():
+            return self._compare(config, shards_digest)
+        submitted = {self.snapshots, self.jobs}
+        files = self.root.iterdir() if self.root.exists() else ()
+        if any(file not in submitted and not _is_claim(file) for file in files):
+            raise UserError(
+                f"{self.root} has files but no config.json, so it is no run directory; "
+                "choose another --run_dir"
+            )
+        return []
+
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint that is there, 0 without one."""
+        names = (path.name.removeprefix("step_") for path in self.checkpoints.glob("step_*"))
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def _has_begun(self) -> bool:
         """Whether there is something to lose: a checkpoint, damaged or not, or metrics."""

@@ -17,21 +17,21 @@ from pix2pix.data import (
     BatchStream,
     EvaluationBatches,
     TrainSlices,
-    check_image_size,
-    crop_size,
     global_batch_keys,
     resize,
 )
-from pix2pix.distributed import Agreement, Distributed, StopRequest
+from pix2pix.distributed import Agreement, Distributed
 from pix2pix.errors import UserError
 from pix2pix.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.log import RunLog, peak_memory_gib
+from pix2pix.preflight import check_training, crop_size
 from pix2pix.reader import ShardReader
 from pix2pix.run_directory import RunDirectory, config_hash
 from pix2pix.shards import open_split, read_manifest
 from pix2pix.state import build_state
 from pix2pix.step import AdversarialStep, default_precision
 from pix2pix.step_watch import FailedStep, FiniteWatch, MeanWindow
+from pix2pix.stop import StopRequest
 from pix2pix.writer_claim import WAIT_SECONDS, WriterClaim
 
 NUM_SAMPLE_PICTURES = 8
@@ -51,9 +51,15 @@ class Trainer:
 
     Every rank creates it and calls `fit`. Raises UserError, the same on every rank, for whatever
     the user can mend.
+    stop_request: of a caller who has listened for signals before; None begins with fit().
     """
 
-    def __init__(self, config: TrainConfig, distributed: Distributed) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        distributed: Distributed,
+        stop_request: StopRequest | None = None,
+    ) -> None:
         self.started = time.monotonic()
         self.distributed = distributed
         precision = config.precision or default_precision(distributed.device)
@@ -62,12 +68,11 @@ class Trainer:
             f"precision {precision if precision != 'no' else 'fp32'}"
         )
         self.train, self.validation = _open_readers(config.shards, distributed)
-        self.config = config = config.resolve(self.train.split.num_samples)
+        world_size, on_cpu = distributed.world_size, distributed.device.type == "cpu"
+        self.config = config = check_training(config, self.train.split, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
-        self.batch_per_rank = config.batch_per_rank(distributed.world_size)
-        check_image_size(self.train.split, config.image_size)
-        if config.norm == "sync_batch" and distributed.device.type == "cpu":
-            raise UserError("norm sync_batch works on GPUs only; use --norm batch or instance")
+        self.batch_per_rank = config.batch_per_rank(world_size)
+        self.stop_request = stop_request or StopRequest()
 
         self.run = RunDirectory(config.run_dir)
         self.writer = WriterClaim(config.run_dir)
@@ -98,7 +103,6 @@ class Trainer:
         self.saved_step = self.state.step
         self.numbers = FiniteWatch(config.max_skipped_steps)
         self.agreement = Agreement(distributed)
-        self.stop_request = StopRequest()
 
     def fit(self) -> Outcome:
         """Train to `total_steps`, or until a signal or the time limit says stop."""

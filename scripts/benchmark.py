@@ -1,7 +1,9 @@
-"""Measure on this machine: python scripts/benchmark.py checkpoint [flags]; --help lists them."""
+"""Measure how fast it is here: python scripts/benchmark.py {checkpoint,prep} [--json FILE].
 
-from pix2pix.benchmark.options import CheckpointOptions
-from pix2pix.cli import main
+Both sides of every ratio are measured in the same run, taking turns.
+"""
+
+from pix2pix.benchmark.options import CheckpointOptions, PrepOptions
 
 
 def checkpoint(options: CheckpointOptions) -> None:
@@ -13,5 +15,16 @@ def checkpoint(options: CheckpointOptions) -> None:
     report(figures, options.json, device)
 
 
+def prep(options: PrepOptions) -> None:
+    """Data preparation: pairs per second, beside the codecs alone and beside img2dataset."""
+    from pix2pix.benchmark.prep import measure
+    from pix2pix.benchmark.report import report
+
+    report(measure(options), options.json)
+
+
+# Under the guard: processes that it spawns read this file again, and stay small.
 if __name__ == "__main__":
-    main({"checkpoint": (checkpoint, CheckpointOptions)})
+    from pix2pix.cli import main
+
+    main({"checkpoint": (checkpoint, CheckpointOptions), "prep": (prep, PrepOptions)})

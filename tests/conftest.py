@@ -1,10 +1,14 @@
-"""Shards that many tests read: made once per test process, by the real data preparation."""
+"""What many tests use, made once per test process: shards by the real data preparation, and a real
+SLURM.
+"""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
+from slurm.local_cluster import LocalCluster
 from tests.photographs import write_folder
 from tests.ranks import run_ranks
 from tests.shard_runs import NUM_PHOTOS, plans_for, write, write_photos
@@ -36,6 +40,23 @@ def trained_run(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     run_ranks(fit, 1, tiny_config(tiny_shards, run_dir, evaluate_every=2))
     return run_dir
+
+
+@pytest.fixture(scope="session")
+def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Two nodes. A cluster for each test process: tests that kill nodes cannot share one."""
+    with LocalCluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(
+    running_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalCluster]:
+    """A SLURM without jobs and with all its nodes, which `sbatch` and the like talk to."""
+    monkeypatch.setenv("SLURM_CONF", running_cluster.environment["SLURM_CONF"])
+    yield running_cluster
+    running_cluster.clear()
 
 
 @pytest.fixture(scope="session")

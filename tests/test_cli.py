@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from pix2pix.cli import help_text, main, option, parse
+from pix2pix.cli import help_text, main, option, parse, parse_all
 from pix2pix.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -379,3 +379,52 @@ def test_reader_that_leaves_early_hears_no_complaint(num_letters):
     )
     os.close(writing)
     assert (run.returncode, run.stderr) == (141, b"")
+
+
+@dataclass(frozen=True)
+class Place:
+    machine: str = option("here", help="where it runs", group="place")
+    cores: int = option(1, help="how many cores")
+    room: str | None = option(None, help="entry of rooms.yaml with more of these")
+
+    @staticmethod
+    def preset_of(texts):
+        return (Path(texts["rooms"]), texts["room"]) if "room" in texts else None
+
+
+def test_several_classes_share_one_command_line():
+    place, options = parse_all((Place, Options), ["--cores", "4", "--photos", "p", "--seed=3"])
+    assert (place.cores, options.seed, options.photos) == (4, 3, Path("p"))
+    with pytest.raises(UserError, match="unknown flag --coers; did you mean --cores"):
+        parse_all((Place, Options), ["--photos", "p", "--coers", "4"])
+    text = help_text(Place, Options, program="prog")
+    assert text.index("\nplace\n") < text.index("--cores") < text.index("\ninput\n")
+
+
+def test_two_classes_with_the_same_flag_are_a_bug_of_ours():
+    with pytest.raises(TypeError, match="two options classes have a field photos"):
+        parse_all((Options, Options), ["--photos", "p"])
+
+
+@dataclass(frozen=True)
+class Furnished(Place):
+    rooms: Path = option(Path("rooms.yaml"), help="file of presets")
+
+
+def furnished(tmp_path, *arguments):
+    file = tmp_path / "rooms.yaml"
+    file.write_text("small:\n  cores: 2\n  machine: desk\nodd:\n  coers: 2\n")
+    return parse_all((Furnished,), ["--rooms", str(file), *arguments])[0]
+
+
+def test_a_preset_holds_flags_and_a_flag_wins(tmp_path):
+    assert furnished(tmp_path).cores == 1
+    small = furnished(tmp_path, "--room", "small", "--machine", "bench")
+    assert (small.cores, small.machine) == (2, "bench")
+
+
+def test_a_preset_is_checked_like_a_flag(tmp_path):
+    with pytest.raises(UserError, match=r"has no smal; did you mean small\?"):
+        furnished(tmp_path, "--room", "smal")
+    with pytest.raises(UserError, match=r"rooms.yaml:5: unknown setting coers; did you mean cores"):
+        furnished(tmp_path, "--room", "odd")

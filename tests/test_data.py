@@ -15,12 +15,11 @@ from pix2pix.data import (
     BatchStream,
     EvaluationBatches,
     TrainSlices,
-    check_image_size,
-    crop_size,
     resize,
     training_view,
 )
 from pix2pix.errors import UserError
+from pix2pix.preflight import check_image_size, crop_size
 from pix2pix.reader import ShardReader
 from pix2pix.shards import index_shard, open_split
 from tests.training import tiny_config

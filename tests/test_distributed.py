@@ -1,16 +1,12 @@
 """Promises between ranks: what one knows all know, an error is everybody's, no rank is alone."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 from torch import nn
 
-from pix2pix.distributed import BURST_SECONDS, Agreement, Distributed, StopRequest
+from pix2pix.distributed import Agreement, Distributed
 from pix2pix.errors import UserError
 from pix2pix.machine import num_cores
 from tests.ranks import run_ranks
@@ -118,40 +114,6 @@ def gradient_of_ranks():
 
 def test_backward_averages_gradients_over_ranks():
     assert run_ranks(gradient_of_ranks, 3) == [2.0] * 3
-
-
-def test_a_first_signal_asks_and_a_second_ends_at_once():
-    code = (
-        "import os, signal, time\n"
-        "from pix2pix.distributed import StopRequest\n"
-        "stop = StopRequest()\n"
-        "with stop.listening():\n"
-        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "    print(stop.received.name, flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().strip() == "SIGUSR1"
-    time.sleep(BURST_SECONDS + 0.1)
-    started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
-    assert time.monotonic() - started < 30
-
-
-def test_a_burst_of_signals_is_one_request():
-    with StopRequest().listening() as stop:
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), number)
-        assert stop.received is signal.SIGTERM
-
-
-def test_handlers_are_given_back():
-    before = [signal.getsignal(number) for number in StopRequest.signals]
-    with StopRequest().listening() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.received is signal.SIGTERM
-    assert [signal.getsignal(number) for number in StopRequest.signals] == before
 
 
 def threads_when_told(told):

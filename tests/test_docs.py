@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -33,9 +34,13 @@ SMALLER = {
 SMALLER_DEMO = {"image_size": 64, "generator_width": 4, "discriminator_width": 4, "total_steps": 2}
 # A suite does not run itself: .ci/run does.
 NOT_HERE = ("make test",)
+ON_A_CLUSTER = "-m slurm."  # tests/test_cluster_pages.py runs these
 
 FLAG = re.compile(r"--(\w+)")
-PROGRAM = re.compile(r"(?:python|launch[^\n]*?) (-m data_prep\.\w+|scripts/\w+\.py)")
+PROGRAM = re.compile(
+    r"(?:python|launch[^\n]*?) "
+    r"(-m data_prep\.\w+|-m slurm\.submit \w+|-m slurm\.\w+|scripts/\w+\.py)"
+)
 
 
 def sh_commands(page: str) -> list[str]:
@@ -63,7 +68,8 @@ def flags_of(program: str) -> frozenset[str]:
 def programs() -> list[str]:
     scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")]
     commands = [path for path in (ROOT / "data_prep").glob("*.py") if "main(" in path.read_text()]
-    return scripts + [f"-m data_prep.{path.stem}" for path in commands]
+    submissions = [f"-m slurm.submit {name}" for name in ("train", "evaluate", "shards")]
+    return scripts + submissions + [f"-m data_prep.{path.stem}" for path in commands]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -111,15 +117,22 @@ def demo_mk() -> str:
 def smaller(command: str) -> str:
     command = re.sub(r"^make ", "make -o .venv/.installed-demo ", command)  # it is installed
     for program, flags in SMALLER.items():
-        for name, value in flags.items() if program in command else ():
-            command, count = re.subn(rf"--{name}[ =]\S+", f"--{name} {value}", command)
-            command += "" if count else f" --{name} {value}"
+        if program in command:
+            command = with_flags(command, flags)
+    return command
+
+
+def with_flags(command: str, flags: Mapping[str, object]) -> str:
+    """`command` with these flags, put in or in place of others."""
+    for name, value in flags.items():
+        command, count = re.subn(rf"--{name}[ =]\S+", f"--{name} {value}", command)
+        command += "" if count else f" --{name} {value}"
     return command
 
 
 @pytest.mark.system
 @pytest.mark.timeout(900)
-def test_every_command_of_the_readme_works(tmp_path):
+def test_every_command_of_readme_and_data_page_works(tmp_path):
     checkout = tmp_path / "checkout"
     left_out = shutil.ignore_patterns(".*", "runs", "out", "build", "dist", "__pycache__")
     shutil.copytree(ROOT, checkout, ignore=left_out)
@@ -133,7 +146,11 @@ def test_every_command_of_the_readme_works(tmp_path):
     write_folder(checkout / "photos", 40, width=90, height=72)
     write_folder(checkout / "old photographs", 2)
 
-    commands = [smaller(command) for command in sh_commands(README) if command not in NOT_HERE]
+    commands = [
+        smaller(command)
+        for command in sh_commands(README) + sh_commands(PAGES["data.md"])
+        if command not in NOT_HERE and ON_A_CLUSTER not in command
+    ]
     script = "\n".join(["set -euxo pipefail", *commands])
     variables = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(
@@ -145,6 +162,7 @@ def test_every_command_of_the_readme_works(tmp_path):
     )
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
     made = ["out/demo/contact_sheet.png", "report.json", "colored", "runs/two/checkpoints"]
+    made += ["sheet.png"]
     assert [name for name in made if not (checkout / name).exists()] == []
     for command in NOT_HERE:
         assert command in sh_commands(README)

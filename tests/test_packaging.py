@@ -16,7 +16,7 @@ import pix2pix
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("pix2pix", "data_prep")
+PACKAGES = ("pix2pix", "data_prep", "slurm")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 

@@ -62,6 +62,15 @@ def test_a_photograph_is_turned_before_it_is_measured() -> None:
     assert (pair.width, pair.height, pair.photo_width, pair.photo_height) == (48, 60, 64, 80)
 
 
+def test_a_large_jpeg_is_measured_by_its_own_size() -> None:
+    data = encoded(colorful(640, 480))  # decoded at 1/4
+    pair = make_pair(data, PairSettings(short_side=48, min_short_side=480, min_chroma=4.0))
+    assert (pair.width, pair.height, pair.photo_width, pair.photo_height) == (64, 48, 640, 480)
+    whole = colorful(640, 480).resize((64, 48), Image.Resampling.LANCZOS)
+    assert np.abs(np.asarray(decoded(pair.color_jpeg)).astype(int) - np.asarray(whole)).mean() < 2
+    assert reason_of(data, PairSettings(48, 481, 4.0)) == "too_small"
+
+
 def test_small_ones_are_rejected() -> None:
     assert reason_of(encoded(colorful(200, 39), "PNG")) == "too_small"
     assert isinstance(make_pair(encoded(colorful(200, 40), "PNG"), SETTINGS), Pair)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pix2pix import photo as photo_module
-from pix2pix.photo import PhotoError, chroma_spread, luma, open_photo
+from pix2pix.photo import PhotoError, chroma_spread, luma, open_photo, open_reduced
 from tests.photographs import colorful, encoded, grayish
 
 RAMP_16 = np.linspace(0, 65535, 48 * 64).reshape(48, 64).astype(np.uint16)
@@ -184,6 +184,59 @@ def test_what_is_no_photograph_has_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(PhotoError) as caught:
         open_photo(data)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("short_side", "scale"), [(300, 1), (241, 1), (240, 2), (121, 2), (120, 4), (60, 8), (1, 8)]
+)
+def test_a_jpeg_is_reduced_as_far_as_its_short_side_allows(short_side: int, scale: int) -> None:
+    reduced, size = open_reduced(JPEG, short_side)
+    assert size == (640, 480)
+    assert reduced.size == (640 // scale, 480 // scale)
+    shrunk = open_photo(JPEG).resize(reduced.size, Image.Resampling.BOX)
+    assert np.abs(pixels(reduced) - pixels(shrunk)).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_photograph_is_upright_and_knows_its_own_size(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(colorful(640, 480), exif=exif)
+    whole = open_photo(data)
+    reduced, size = open_reduced(data, 100)
+    assert size == whole.size
+    assert reduced.size == (whole.width // 4, whole.height // 4)
+    shrunk = whole.resize(reduced.size, Image.Resampling.BOX)
+    assert np.abs(pixels(reduced) - pixels(shrunk)).mean() < 2
+
+
+@pytest.mark.parametrize(("mode", "opened"), [("L", "L"), ("CMYK", "RGB"), ("RGB", "RGB")])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_of_every_kind_are_reduced(mode: str, opened: str, progressive: bool) -> None:
+    picture = colorful(640, 480).convert(mode)
+    reduced, _ = open_reduced(encoded(picture, progressive=progressive), 100)
+    assert (reduced.mode, reduced.size) == (opened, (160, 120))
+    shrunk = picture.convert(opened).resize((160, 120), Image.Resampling.BOX)
+    assert np.abs(pixels(reduced) - pixels(shrunk)).mean() < 3
+
+
+def test_other_formats_come_whole() -> None:
+    reduced, size = open_reduced(encoded(colorful(640, 480), "PNG"), 100)
+    assert reduced.size == size == (640, 480)
+
+
+def test_reducing_hides_no_damage() -> None:
+    for data, reason in [(JPEG[: len(JPEG) // 2], "truncated"), (b"", "empty_file")]:
+        with pytest.raises(PhotoError) as caught:
+            open_reduced(data, 60)
+        assert caught.value.reason == reason
+
+
+def test_a_photograph_is_too_large_by_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photo_module, "MAX_PIXELS", 640 * 480 - 1)
+    with pytest.raises(PhotoError, match="640 x 480") as caught:
+        open_reduced(JPEG, 60)
+    assert caught.value.reason == "too_many_pixels"
 
 
 def png(width: int, height: int, depth: int, color_type: int, rows: bytes) -> bytes:

@@ -79,6 +79,27 @@ def test_a_folder_that_can_not_be_written_is_a_clear_error(tmp_path):
         run.claim(tiny_config(tmp_path / "shards", run.root), "digest")
 
 
+def test_a_directory_with_nothing_but_a_submission_in_it_is_free(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    config = tiny_config(tmp_path / "shards", run.root)
+    for folder in (run.snapshots, run.jobs):
+        folder.mkdir(parents=True)
+    assert run.check(config, "digest") == []
+    (run.root / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no run directory"):
+        run.check(config, "digest")
+    (run.root / "notes.txt").unlink()
+    assert run.claim(config, "digest") == []
+
+
+def test_the_newest_step_is_read_from_the_names_of_checkpoints(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.newest_step() == 0
+    for name in ("step_000000004", "step_000000012", ".step_000000020.partial"):
+        (run.checkpoints / name).mkdir(parents=True)
+    assert run.newest_step() == 12
+
+
 def test_config_hash_is_the_identity_and_nothing_else(tmp_path):
     config = tiny_config(tmp_path, tmp_path / "run", l1_weight=10.0)
     mine = config_hash(config, "digest")

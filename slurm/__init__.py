@@ -1,0 +1,1 @@
+"""Jobs on a SLURM cluster: submit, run, requeue, and how far they are."""

@@ -1,0 +1,105 @@
+"""What is checked before a job waits in a queue: a typo is found now, not after four hours."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pix2pix.config import TrainConfig
+from pix2pix.errors import UserError
+from pix2pix.options import enumerate_words, suggestion
+from pix2pix.preflight import check_training
+from pix2pix.run_directory import RunDirectory
+from pix2pix.shards import open_split, read_manifest
+from slurm.launch import Launch
+from slurm.options import ClusterOptions
+from slurm.records import Records
+from slurm.scheduler import (
+    ENDED,
+    SchedulerError,
+    ask,
+    is_there,
+    outside_of_any_job,
+    partitions,
+    queued,
+)
+
+T = TypeVar("T")
+_LAST_JOBS = 50  # of a run, that may still be at work
+
+
+def check_run(cluster: ClusterOptions, config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """(the configuration with its length, what changes in a run that is there).
+
+    Raises UserError for whatever would stop the training on the nodes.
+    """
+    train = open_split(config.shards, "train")
+    if "val" in read_manifest(config.shards).splits:
+        open_split(config.shards, "val")
+    on_cpu = cluster.gpus_per_node == 0
+    resolved = check_training(config, train, cluster.world_size, on_cpu)
+    changes = RunDirectory(config.run_dir).check(resolved, train.digest)
+    if config.init_from is not None:
+        check_trained(config.init_from)
+    return resolved, changes
+
+
+def check_trained(run_dir: Path) -> None:
+    """Raise UserError unless `run_dir` is a run with a checkpoint."""
+    run = RunDirectory(run_dir)
+    run.read_config()
+    if not run.newest_step():
+        raise UserError(f"{run_dir} has no checkpoint yet; train it first, or a little longer")
+
+
+def check_one_at_a_time(records: Records) -> None:
+    """Raise UserError where a job is at work already: two would overwrite each other's files."""
+    lines = records.read("submitted")[-_LAST_JOBS:]
+    submitted = {line["job"]: line["cluster"]["cluster"] for line in lines}
+    rows = queued([job for job, cluster in submitted.items() if cluster == "slurm"])
+    running = [f"scancel {job}" for job, row in rows.items() if row.state not in ENDED]
+    for job, cluster in submitted.items():
+        if cluster == "local" and _is_local_job(job, records.folder):
+            running.append(f"kill {job}")
+    if running:
+        job = running[0].split()[1]
+        raise UserError(
+            f"job {job} is at work on {records.folder.parent}; wait for it, or stop it with "
+            f"{running[0]}"
+        )
+
+
+def check_cluster(launch: Launch) -> None:
+    """Raise UserError where SLURM would not take the job; queues nothing."""
+    if not is_there():
+        raise UserError(
+            "this machine reaches no SLURM (sinfo does not answer); log in to the cluster, start "
+            "one here with `make cluster`, or try the job with --cluster local"
+        )
+    known, wanted = partitions(), launch.options.partition
+    for name in wanted.split(",") if wanted else ():
+        if name not in known:
+            hint = suggestion(name, known) or f"; there are {enumerate_words(known, 'and')}"
+            raise UserError(f"there is no partition {name}{hint}")
+    try:
+        with outside_of_any_job():
+            ask("sbatch", "--test-only", stdin=launch.script())
+    except SchedulerError as error:
+        raise UserError(f"SLURM would not take this job: {error}") from None
+
+
+def with_absolute_paths(options: T) -> T:
+    """The options as the nodes need them: they may start in another folder."""
+    paths: dict[str, Any] = {
+        name: Path(os.path.abspath(value))
+        for name, value in vars(options).items()
+        if isinstance(value, Path)
+    }
+    return dataclasses.replace(options, **paths)  # type: ignore[type-var]
+
+
+def _is_local_job(job_id: str, folder: Path) -> bool:
+    try:
+        return str(folder).encode() in Path(f"/proc/{job_id}/cmdline").read_bytes()
+    except OSError:
+        return False

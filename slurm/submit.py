@@ -1,0 +1,211 @@
+"""Put work on a SLURM cluster: python -m slurm.submit COMMAND [cluster flags] [flags of the work].
+
+Everything that can be checked is checked before the job waits in a queue.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.make_shards import MakeShardsOptions
+from data_prep.merge_shards import MergeShardsOptions
+from pix2pix.cli import Command, Options, main, option
+from pix2pix.config import TrainConfig
+from pix2pix.errors import UserError
+from pix2pix.report import EvaluateOptions
+from pix2pix.run_directory import RunDirectory
+from pix2pix.shards import open_split
+from slurm.checks import (
+    check_cluster,
+    check_one_at_a_time,
+    check_run,
+    check_trained,
+    with_absolute_paths,
+)
+from slurm.job import EvaluateJob, TrainJob
+from slurm.launch import Job, Launch, run_locally, submit
+from slurm.local_cluster import use_local_cluster
+from slurm.options import ClusterOptions
+from slurm.records import Records
+from slurm.requeue import STOPPED
+from slurm.scheduler import is_there
+from slurm.shards_job import MergeJob, PartJob
+from slurm.snapshot import snapshot_path, take_snapshot
+
+
+@dataclass(frozen=True)
+class PartsOptions:
+    """How many machines share the preparation of shards."""
+
+    parts: int = option(help="number of machines that share the work", unit="parts", group="shards")
+
+    def __post_init__(self) -> None:
+        if self.parts < 1:
+            raise UserError(f"parts must be at least 1, not {self.parts}")
+
+
+def train(cluster: ClusterOptions, config: TrainConfig) -> int:
+    """Train on a cluster; with the flags of scripts/train.py, one rank on each GPU.
+
+    The job saves and requeues itself before its time limit and when it is preempted, and goes on
+    where it was. The same command, given again, goes on with a run that was stopped.
+    """
+    config, changes = check_run(cluster, with_absolute_paths(config))
+    run = RunDirectory(config.run_dir)
+    if run.newest_step() >= (config.total_steps or 0):
+        print(f"this run is finished (step {run.newest_step()}): nothing to submit")
+        return 0
+    for change in changes:
+        print(f"changed since the last start: {change}")
+    launch = _launch(cluster, run.root.name, run.jobs, run.snapshots)
+    facts = {"config": config.to_json()}
+    if not _is_ready(launch, facts):
+        return 0
+    if cluster.cluster == "debug":
+        return TrainJob(config)()
+    check_one_at_a_time(Records(run.jobs))
+    take_snapshot(run.snapshots)
+    return _start(launch, TrainJob(config, launch.snapshot), facts)
+
+
+def evaluate(cluster: ClusterOptions, options: EvaluateOptions) -> int:
+    """Measure a trained run on a cluster; with the flags of scripts/evaluate.py."""
+    options = with_absolute_paths(options)
+    check_trained(options.run_dir)
+    open_split(options.shards, options.split)
+    run = RunDirectory(options.run_dir)
+    launch = _launch(cluster, f"{run.root.name}-evaluate", run.jobs / "evaluate", run.snapshots)
+    facts = {"evaluate": _texts(options)}
+    if not _is_ready(launch, facts):
+        return 0
+    if cluster.cluster == "debug":
+        return EvaluateJob(options, launch.folder)()
+    take_snapshot(run.snapshots)
+    return _start(launch, EvaluateJob(options, launch.folder, launch.snapshot), facts)
+
+
+def shards(cluster: ClusterOptions, parts: PartsOptions, options: MakeShardsOptions) -> int:
+    """Make shards on many machines: an array of parts, then one job that merges them.
+
+    The files are byte for byte those of one machine. Takes the flags of data_prep.make_shards.
+    """
+    options = with_absolute_paths(options)
+    if options.part is not None:
+        raise UserError("each job makes a part of its own; leave --part out, --parts says how many")
+    if cluster.world_size > 1:
+        raise UserError("a part is the work of one machine; give --parts instead of nodes or tasks")
+    if not options.photos.exists():
+        raise UserError(f"there are no photographs in {options.photos}: it does not exist")
+    if cluster.cpus_per_task and not options.num_workers:
+        options = replace(options, num_workers=cluster.cpus_per_task)
+    beside = options.out.with_name(f"{options.out.name}.jobs")
+    launch = _launch(cluster, f"{options.out.name}-{options.split}", beside, beside / "snapshots")
+    facts = {"shards": _texts(options), "parts": parts.parts}
+    if not _is_ready(launch, facts, parts.parts):
+        return 0
+    take_snapshot(beside / "snapshots")
+    # In this process, the code is what it is.
+    snapshot = None if cluster.cluster == "debug" else launch.snapshot
+    jobs: list[Job] = [
+        PartJob(replace(options, part=f"{number}/{parts.parts}"), beside, snapshot)
+        for number in range(1, parts.parts + 1)
+    ]
+    merge: Job = MergeJob(MergeShardsOptions(shards=options.out), beside, snapshot)
+    if cluster.cluster != "slurm":
+        here = cluster.cluster == "debug"
+        # One after another, until one fails: each takes the machine as a whole.
+        statuses = (job() if here else _start(launch, job, facts) for job in [*jobs, merge])
+        return next(filter(None, statuses), 0)
+    ids = submit(launch, jobs)
+    array = ids[0].partition("_")[0]
+    after = replace(launch, name=f"{launch.name}-merge", dependency=f"afterok:{array}")
+    (last,) = submit(after, [merge])
+    print(f"jobs {array} ({parts.parts} parts) and {last} (the merge) are queued")
+    print(f"  logs   {beside}")
+    print(f"  watch  squeue --jobs {array},{last}")
+    print(f"  stop   scancel {array} {last}   (the same command goes on)")
+    return 0
+
+
+def _launch(cluster: ClusterOptions, name: str, folder: Path, snapshots: Path) -> Launch:
+    python = shlex.join([sys.executable, "-m", "slurm.requeue", "--folder", str(folder)])
+    return Launch(
+        cluster,
+        name=name,
+        folder=folder,
+        snapshot=snapshot_path(snapshots),
+        last_words=[f'[ "$status" = 0 ] || {python} --status "$status"'],
+    )
+
+
+def _is_ready(launch: Launch, facts: dict[str, Any], num_jobs: int = 1) -> bool:
+    """Check the job against the cluster. False for a dry run, which is shown instead."""
+    cluster = launch.options
+    if cluster.cluster == "slurm" and (is_there() or not cluster.dry_run):
+        check_cluster(launch)
+    if unused := cluster.cluster != "slurm" and cluster.unused_locally:
+        print(f"not used on this machine: {', '.join(unused)}")
+    if cluster.dry_run:
+        is_slurm = cluster.cluster == "slurm"
+        print(launch.script(num_jobs) if is_slurm else "# no script: it runs on this machine")
+        print(json.dumps(_facts(launch, facts), indent=2))
+    return not cluster.dry_run
+
+
+def _start(launch: Launch, job: Job, facts: dict[str, Any]) -> int:
+    """Queue the job, or run it here; returns an exit status."""
+    records = Records(launch.folder)
+
+    def started(job_id: str) -> None:
+        records.add("submitted", job=job_id, **_facts(launch, facts))
+        _tell(launch, job_id)
+
+    if launch.options.cluster == "slurm":
+        started(submit(launch, [job])[0])
+        return 0
+    job_id, status = run_locally(launch, job, started)
+    if status not in (0, STOPPED):
+        told = records.last_error(job_id) or "a rank ended without a word; see the log"
+        print(f"error: {told}", file=sys.stderr)
+    else:
+        print(f"job {job_id} {'was stopped and has saved' if status else 'is done'}")
+    return status
+
+
+def _tell(launch: Launch, job_id: str) -> None:
+    is_slurm = launch.options.cluster == "slurm"
+    size = f"{launch.options.nodes} × {launch.options.ranks_per_node}"
+    stop = f"scancel {job_id}" if is_slurm else f"kill {job_id}"
+    print(f"job {job_id} {'is queued' if is_slurm else 'runs'} (nodes × ranks: {size})")
+    print(f"  log    {launch.folder / f'{job_id}_0_log.out'}")
+    if launch.folder.name == "slurm":
+        print(f"  watch  python -m slurm.status {shlex.quote(str(launch.folder.parent))}")
+        print(f"  stop   {stop}   (it saves first; the same command goes on)", flush=True)
+    else:
+        print(f"  stop   {stop}", flush=True)
+
+
+def _facts(launch: Launch, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"cluster": _texts(launch.options), **facts, "snapshot": str(launch.snapshot)}
+
+
+def _texts(options: Any) -> dict[str, Any]:
+    """Fields as JSON values."""
+    values: Sequence[tuple[str, Any]] = list(dataclasses.asdict(options).items())
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values}
+
+
+COMMANDS: dict[str, tuple[Command, Options]] = {
+    "train": (train, (ClusterOptions, TrainConfig)),
+    "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
+    "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
+}
+
+if __name__ == "__main__":
+    use_local_cluster()
+    main(COMMANDS)
