@@ -45,14 +45,36 @@ EXTRAS = {
     ],
 }
 
+# scripts/ is the package pix2pix.scripts of what is installed, so that each has a console command.
+COMMANDS = {
+    "train": "pix2pix.scripts.train",
+    "evaluate": "pix2pix.scripts.evaluate",
+    "colorize": "pix2pix.scripts.colorize",
+    "export": "pix2pix.scripts.export",
+    "contact-sheet": "pix2pix.scripts.contact_sheet",
+    "benchmark": "pix2pix.scripts.benchmark",
+    "make-shards": "data_prep.make_shards",
+    "merge-shards": "data_prep.merge_shards",
+    "verify-shards": "data_prep.verify_shards",
+    "preview-shards": "data_prep.preview",
+    "download-coco": "data_prep.download_coco",
+    "submit": "slurm.submit",
+    "status": "slurm.status",
+}
+PACKAGES = find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*", "slurm"])
+
 setup(
     name="pix2pix",
     version="0.1.0",
     description="Teach a network to colour black-and-white photographs, on a laptop or a cluster",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*", "slurm"]),
+    packages=[*PACKAGES, "pix2pix.scripts"],
+    package_dir={"pix2pix.scripts": "scripts"},
     package_data={name: ["py.typed"] for name in ("pix2pix", "data_prep", "slurm")},
+    entry_points={
+        "console_scripts": [f"pix2pix-{name} = {room}:command" for name, room in COMMANDS.items()]
+    },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

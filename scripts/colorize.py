@@ -32,5 +32,10 @@ def colorize(options: ColorizeOptions) -> int:
     return 1 if report.failures else 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-colorize`, and this file."""
     cli.main(colorize, ColorizeOptions)
+
+
+if __name__ == "__main__":
+    command()

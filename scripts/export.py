@@ -35,5 +35,10 @@ def export(options: ExportOptions) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-export`, and this file."""
     cli.main(export, ExportOptions)
+
+
+if __name__ == "__main__":
+    command()

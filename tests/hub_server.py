@@ -67,7 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         match self.path.strip("/").split("/"):
             case ["api", "repos", "create"]:
-                name = f"me/{json.loads(body)['name']}"
+                asked = json.loads(body)
+                name = f"{asked.get('organization') or 'me'}/{asked['name']}"
                 self.server.models.setdefault(name, {})
                 self.answer_json({"url": f"{self.server.url}/{name}", "name": name})
             case ["api", "validate-yaml"]:  # of the model card

@@ -15,7 +15,7 @@ from tests.photographs import write_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+PAGES = {path.name: path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 
 # Each command of a `sh` block of the README is run, in order, in a copy of the checkout; with these
 # flags, put in or in place of others, so that a network learns nothing in little time.
@@ -94,7 +94,7 @@ def test_flags_and_targets_in_prose_exist(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    folder = ROOT if page == "README.md" else ROOT / "docs"
+    folder = ROOT if (ROOT / page).exists() else ROOT / "docs"
     links = re.findall(r"\]\(([^)#]+)\)", PAGES[page])
     assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import time
 from pathlib import Path
@@ -177,6 +178,14 @@ def test_what_is_pushed_to_the_hub_is_loaded_from_it(saved, hub):
     loaded = Generator.from_pretrained("me/model")
     assert tensor_digests(loaded.state_dict()) == tensor_digests(generator.state_dict())
     assert (loaded.config, loaded.card) == (generator.config, CARD)
+
+
+def test_the_example_of_the_docs_works(saved, hub, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path / "out" / "model")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], {})
+    assert set(hub.models) == {"owner/name"}
 
 
 def test_a_model_of_the_hub_has_no_need_of_a_card_and_brings_nothing_else(saved, hub, tmp_path):
