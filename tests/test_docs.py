@@ -66,7 +66,7 @@ def flags_of(program: str) -> frozenset[str]:
 
 
 def programs() -> list[str]:
-    scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")]
+    scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("[a-z]*.py")]
     commands = [path for path in (ROOT / "data_prep").glob("*.py") if "main(" in path.read_text()]
     submissions = [f"-m slurm.submit {name}" for name in ("train", "evaluate", "shards")]
     return scripts + submissions + [f"-m data_prep.{path.stem}" for path in commands]

@@ -60,18 +60,22 @@ def test_the_sdist_holds_every_module_readme_and_licence(built):
     assert source_files() | {"README.md", "LICENSE", "setup.py", "pyproject.toml"} <= names
 
 
-@pytest.fixture(scope="module")
-def installed(built, tmp_path_factory) -> Path:
-    """The folder of programs of a new environment, where the wheel is installed."""
-    (wheel,) = built.glob("*.whl")
-    folder = tmp_path_factory.mktemp("installed")
+def install(folder: Path, *what: str | Path) -> Path:
+    """The folder of programs of a new environment with `what` installed in it."""
     run(sys.executable, "-m", "venv", "--without-pip", "new", cwd=folder)
     programs = folder / "new" / "bin"
     pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--no-deps"]
-    run(*pip, "--no-index", wheel, cwd=folder)
+    run(*pip, *what, cwd=folder)
     # Dependencies come from here. Through a .pth file: an editable install of ours stays behind.
     Path(site_of(programs), "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return programs
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory) -> Path:
+    """The programs of an environment with the wheel."""
+    (wheel,) = built.glob("*.whl")
+    return install(tmp_path_factory.mktemp("installed"), "--no-index", wheel)
 
 
 def site_of(programs: Path) -> str:
@@ -89,7 +93,7 @@ def test_the_installed_wheel_works_away_from_the_checkout(installed, tmp_path):
 
 def test_every_script_has_a_console_command_that_helps(installed, tmp_path):
     commands = {path.name.removeprefix("pix2pix-") for path in installed.glob("pix2pix-*")}
-    scripts = {path.stem.replace("_", "-") for path in (ROOT / "scripts").glob("*.py")}
+    scripts = {path.stem.replace("_", "-") for path in (ROOT / "scripts").glob("[a-z]*.py")}
     of_data_prep = {"make-shards", "merge-shards", "verify-shards", "preview-shards"}
     of_slurm = {"submit", "status"}
     # chaos is for those who change the code
@@ -97,6 +101,12 @@ def test_every_script_has_a_console_command_that_helps(installed, tmp_path):
     for name in commands:
         text = run(installed / f"pix2pix-{name}", "--help", cwd=tmp_path)
         assert text.startswith(f"usage: pix2pix-{name} ")
+
+
+def test_a_checkout_that_is_installed_in_place_has_the_commands_too(built, tmp_path):
+    programs = install(tmp_path, "--editable", built.parent)  # as the Makefile does
+    text = run(programs / "pix2pix-train", "--help", cwd=tmp_path)
+    assert text.startswith("usage: pix2pix-train --shards DIR")
 
 
 def test_a_launcher_finds_the_scripts_of_the_wheel(installed, tmp_path):
