@@ -31,12 +31,18 @@ EXTRAS = {
         "onnxscript>=0.5",  # torch writes ONNX with it
         "onnxruntime>=1.20",  # what an export is checked in
     ],
+    "metrics": [  # for `--metrics` of evaluate.py; the weights are files that you bring
+        "torch-fidelity>=0.3",  # the Inception that FID and KID are defined by
+        "lpips>=0.1.4",  # the code and linear weights of the paper
+    ],
     "dev": [
         "pytest>=8.0",
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time
         "webdataset>=0.2.100",  # tests read our shards with it: they are plain WebDataset
         "torchmetrics>=1.4",  # tests check our metrics against it
+        "torch-fidelity>=0.3",  # and against this
+        "lpips>=0.1.4",
         "ruff>=0.8",
         "mypy>=1.13",
         "types-PyYAML",

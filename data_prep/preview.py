@@ -13,7 +13,10 @@ from statistics import median
 
 from PIL import Image, ImageDraw
 
-from data_prep.charts import (
+from data_prep.progress import Progress, bytes_text
+from data_prep.shard_file import disk_errors
+from data_prep.survey import Measured, choose, locate, measure, read_picture
+from pix2pix.charts import (
     INK,
     SOFT,
     Mark,
@@ -23,9 +26,6 @@ from data_prep.charts import (
     histogram,
     shorten,
 )
-from data_prep.progress import Progress, bytes_text
-from data_prep.shard_file import disk_errors
-from data_prep.survey import Measured, choose, locate, measure, read_picture
 from pix2pix.cli import main, option
 from pix2pix.durable import publish
 from pix2pix.errors import UserError

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
-from pix2pix.order import SampleOrder, evaluation_samples, slice_positions, uniforms
+from pix2pix.order import SampleOrder, samples_at, slice_positions, uniforms
 from pix2pix.preflight import crop_size
 from pix2pix.reader import ShardReader
 
@@ -140,12 +141,25 @@ def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> li
 
 
 class EvaluationBatches(Dataset[Batch]):
-    """This rank's samples of a split in manifest order, centre squares, `batch_size` at a time."""
+    """This rank's samples of a split as centre squares, `batch_size` at a time.
 
-    def __init__(self, reader: ShardReader, rank: int, world_size: int, batch_size: int):
+    In manifest order, strided over ranks, never padded. of: which of the split's samples are
+    shared among the ranks, [N] positions in that order; None: all.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        rank: int,
+        world_size: int,
+        batch_size: int,
+        of: NDArray[np.int64] | None = None,
+    ):
         self.reader = reader
         self.batch_size = batch_size
-        self.mine = evaluation_samples(reader.split.sample_counts, rank, world_size)
+        everything = np.arange(reader.split.num_samples) if of is None else of
+        self.positions = everything[rank::world_size]
+        self.mine = samples_at(reader.split.sample_counts, self.positions)
 
     def __len__(self) -> int:
         """Number of batches; the last may be smaller."""

@@ -8,8 +8,14 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from pix2pix.color import rgb_to_lab
+from pix2pix.color_difference import delta_e_76, delta_e_2000
 
 PSNR_CAP = 100.0  # dB
+
+# Histograms of chroma: squares of the ab plane, the grid of Zhang et al. 2016, section 2.2, centred
+# on multiples of 10: an edge at 0 would part grays by their rounding.
+HISTOGRAM_STEP = 10  # in a and b
+HISTOGRAM_SIDE = 23  # squares: centres from -110 to 110, which holds all of sRGB
 
 
 def photo_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -28,9 +34,32 @@ def photo_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
     }
 
 
+def detailed_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """`photo_metrics`, and what a report says besides; costs about twice as much."""
+    rgb, truth = quantize(rgb), quantize(truth)
+    lab, lab_truth = rgb_to_lab(rgb), rgb_to_lab(truth)
+    values = photo_metrics(rgb, truth) | {
+        "delta_e": delta_e_2000(lab, lab_truth).mean(dim=(1, 2)),
+        "delta_e_76": delta_e_76(lab, lab_truth).mean(dim=(1, 2)),
+        "chroma": mean_chroma(lab),
+        "chroma_truth": mean_chroma(lab_truth),
+        "colorfulness_abs": colorfulness_abs(rgb),
+        "colorfulness_abs_truth": colorfulness_abs(truth),
+        "histogram_distance": hellinger(chroma_histogram(lab), chroma_histogram(lab_truth)),
+    }
+    for name in ("colorfulness", "colorfulness_abs"):
+        values[f"delta_{name}"] = (values[name] - values[f"{name}_truth"]).abs()
+    return values
+
+
 def quantize(rgb: Tensor) -> Tensor:
     """Clip to [0, 1] and round to the nearest multiple of 1/255, in float64."""
     return (rgb.double().clamp(0, 1) * 255).round() / 255
+
+
+def to_bytes(rgb: Tensor) -> Tensor:
+    """What a picture file would hold: uint8, of any shape, from [0, 1]."""
+    return (quantize(rgb) * 255).round().byte()
 
 
 def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
@@ -66,14 +95,59 @@ def chroma_error(rgb: Tensor, truth: Tensor) -> Tensor:
     return difference.square().sum(dim=1).sqrt().mean(dim=(1, 2))
 
 
+def mean_chroma(lab: Tensor) -> Tensor:
+    """Mean over pixels of the length of (a, b); lab: [B, 3, H, W]. 0 is gray."""
+    return torch.hypot(lab[:, 1], lab[:, 2]).mean(dim=(1, 2))
+
+
+def chroma_histogram(lab: Tensor) -> Tensor:
+    """How many pixels have which a and b: [B, 23, 23] int32, rows by a and columns by b.
+
+    lab: [B, 3, H, W]. What lies further out is counted in the outermost.
+    """
+    side = HISTOGRAM_SIDE
+    bins = (lab[:, 1:] / HISTOGRAM_STEP).round().long() + side // 2
+    a, b = bins.clamp(0, side - 1).flatten(start_dim=2).unbind(dim=1)
+    photo = torch.arange(len(lab), device=lab.device).unsqueeze(1)
+    counts = torch.bincount(((photo * side + a) * side + b).flatten(), minlength=len(lab) * side**2)
+    return counts.view(len(lab), side, side).int()
+
+
+def hellinger(histogram: Tensor, other: Tensor) -> Tensor:
+    """Hellinger distance of histograms [..., N, M] of counts: 0 if they are equal, 1 if disjoint.
+
+    √(1 − BC), where BC = Σ √(p·q) is Bhattacharyya's coefficient of the shares p and q.
+    """
+    p, q = (
+        counts.double() / counts.sum(dim=(-2, -1), keepdim=True) for counts in (histogram, other)
+    )
+    return (1 - (p * q).sqrt().sum(dim=(-2, -1))).clamp(min=0).sqrt()
+
+
 def colorfulness(rgb: Tensor) -> Tensor:
     """Hasler & Süsstrunk 2003 on values of 0–255: 0 is gray, about 45 a usual photograph.
 
-    Opponent channels keep their sign (some codes take abs(), which gives other numbers); the
-    standard deviations are those of the population of pixels.
+    Opponent channels keep their sign, as in the paper; the standard deviations are those of the
+    population of pixels.
     """
+    return _spread_and_offset(_opponents(rgb))
+
+
+def colorfulness_abs(rgb: Tensor) -> Tensor:
+    """As `colorfulness`, of the absolute opponent channels: mostly lower, and not the paper's.
+
+    The code that DDColor and others after it print figures of.
+    """
+    return _spread_and_offset(_opponents(rgb).abs())
+
+
+def _opponents(rgb: Tensor) -> Tensor:
+    """Red − green and yellow − blue: [B, 2, H·W]."""
     red, green, blue = (255 * rgb.double()).unbind(dim=1)
-    opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1).flatten(start_dim=2)
+    return torch.stack([red - green, (red + green) / 2 - blue], dim=1).flatten(start_dim=2)
+
+
+def _spread_and_offset(opponents: Tensor) -> Tensor:
     spread = opponents.var(dim=2, correction=0).sum(dim=1).sqrt()
     offset = opponents.mean(dim=2).square().sum(dim=1).sqrt()
     return spread + 0.3 * offset

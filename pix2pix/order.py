@@ -121,10 +121,9 @@ class SampleOrder:
         return pairs[permutation(len(pairs), self.seed, epoch, window)]
 
 
-def evaluation_samples(sample_counts: Sequence[int], rank: int, world_size: int) -> Samples:
-    """What `rank` evaluates: manifest order, strided over ranks, never padded."""
+def samples_at(sample_counts: Sequence[int], positions: Indices) -> Samples:
+    """The samples at these positions of a split in manifest order, which evaluation follows."""
     ends = np.cumsum(np.asarray(sample_counts, dtype=np.int64))
-    positions = np.arange(rank, int(ends[-1]) if len(ends) else 0, world_size)
     shard = np.searchsorted(ends, positions, side="right")
     starts = ends - np.asarray(sample_counts, dtype=np.int64)
     return Samples(np.zeros_like(positions), shard, positions - starts[shard])

@@ -1,5 +1,6 @@
 """Reads single samples out of tar shards: one `pread` at an offset that the shard's index knows."""
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,16 @@ class ShardReader:
     def name(self, shard: int, index: int) -> str:
         """ "SHARD/KEY" of one sample."""
         return f"{self.split.shards[shard].name}/{self._open(shard)[1].keys[index]}"
+
+    def source(self, shard: int, index: int) -> tuple[str, str]:
+        """Name "SHARD/KEY" of one sample and the photograph it was made of; "" if nobody knows."""
+        file, table = self._open(shard)
+        offset, size = table.about[index].tolist()
+        try:
+            about = json.loads(os.pread(file.fileno(), size, offset) or b"{}")
+            return self.name(shard, index), str(about.get("source", ""))
+        except (OSError, ValueError, AttributeError):
+            return self.name(shard, index), ""
 
     def read(self, shard: int, index: int) -> tuple[str, Tensor, Tensor]:
         """Name "SHARD/KEY", gray [1, H, W] and color [3, H, W] uint8 of one sample.

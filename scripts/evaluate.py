@@ -8,9 +8,10 @@ from pix2pix.report import EvaluateOptions, make_report
 
 
 def evaluate(options: EvaluateOptions) -> int:
-    """Measures a trained run on a split: PSNR, SSIM, chroma error and colorfulness.
+    """Measures a trained run on a split: the fidelity of its colours and how colourful it is.
 
-    The gray photographs stand beside it: the baseline that a colorizer must beat.
+    Beside it stand gray photographs, one colour for all, and the most that a network could do.
+    Interrupted, the same command goes on. docs/evaluation.md defines every figure.
     """
     from pix2pix.distributed import Distributed  # heavy: only when the work starts
 

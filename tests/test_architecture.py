@@ -16,27 +16,39 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
-    "color config distributed durable errors losses machine networks options order photo shards "
-    "stop writer_claim",
-    "checkpoint_files checkpoint_share cli cli_help contact_sheet data generator log metrics "
-    "photo_files preflight reader run_directory state",
-    "checkpoint evaluation model_card onnx_model step step_watch",
-    "colorizer export report trainer",
+    "charts color color_difference config distributed durable errors feature_distance losses "
+    "machine networks options order photo shards stop writer_claim",
+    "baselines checkpoint_files checkpoint_share cli cli_help contact_sheet data feature_networks "
+    "generator log metrics photo_files preflight reader run_directory scores state",
+    "checkpoint evaluation model_card onnx_model step step_watch summary",
+    "colorizer export report report_sheet run_evaluation trainer",
     "benchmark",
 )
 TOP = len(FLOORS) - 1  # data_prep, scripts and slurm too
 
 # Data preparation starts many processes, and torch would cost each 500 MB: it uses these alone.
-USED_BY_DATA_PREP = {"cli", "durable", "errors", "machine", "options", "order", "photo", "shards"}
+USED_BY_DATA_PREP = {
+    "charts",
+    "cli",
+    "durable",
+    "errors",
+    "machine",
+    "options",
+    "order",
+    "photo",
+    "shards",
+}
 WITHOUT_TORCH = USED_BY_DATA_PREP | {
     "checkpoint_files",
     "cli_help",
     "config",
     "contact_sheet",
+    "feature_distance",
     "photo_files",
     "preflight",
     "run_directory",
     "stop",
+    "scores",
     "writer_claim",
 }
 WITHOUT_RANKS = {"color", "losses", "networks", "order"}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor, ImageDraw
 
-from data_prep.charts import (
+from pix2pix.charts import (
     BAR,
     MARK,
     Histogram,

@@ -118,6 +118,21 @@ def test_evaluation_cuts_the_centre_square_in_manifest_order(reader):
     assert not batches[0].flip.any()
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("of", [None, [0, 3, 4, 7, 11, 23]])
+def test_evaluation_sees_every_sample_once_without_padding(reader, world_size, of):
+    of = None if of is None else np.array(of)
+    seen = []
+    for rank in range(world_size):
+        batches = EvaluationBatches(reader, rank, world_size, 4, of)
+        keys = list(chain.from_iterable(batches[n].keys for n in range(len(batches))))
+        assert len(keys) == len(batches.positions)
+        seen += zip(batches.positions.tolist(), keys, strict=True)
+    alone = EvaluationBatches(reader, 0, 1, 24, of)
+    assert sorted(seen) == list(zip(alone.positions.tolist(), alone[0].keys, strict=True))
+    assert len(seen) == (24 if of is None else len(of))
+
+
 def test_resize_is_an_area_average_for_whole_factors_and_nothing_for_its_own_size():
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     assert resize(pixels, 8) is pixels

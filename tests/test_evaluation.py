@@ -5,18 +5,14 @@ import shutil
 import pytest
 import torch
 
+from pix2pix.baselines import leave_gray
 from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
-from pix2pix.evaluation import (
-    evaluate,
-    evaluate_run,
-    evaluation_mode,
-    leave_gray,
-    report_table,
-    write_report,
-)
+from pix2pix.evaluation import METRICS, evaluate, evaluation_mode
 from pix2pix.metrics import photo_metrics
 from pix2pix.reader import ShardReader
+from pix2pix.report import report_table, write_report
+from pix2pix.run_evaluation import evaluate_run
 from pix2pix.shards import open_split
 from tests.ranks import run_ranks
 from tests.training import fit, tiny_config
@@ -40,7 +36,7 @@ def test_any_number_of_ranks_gives_the_report_of_one(run, tiny_shards, world_siz
     alone = run_ranks(report_of, 1, run, tiny_shards)[0]
     assert alone["num_samples"] == 7
     for report in run_ranks(report_of, world_size, run, tiny_shards):
-        for metric in ("psnr", "ssim", "chroma_error", "colorfulness", "colorfulness_truth"):
+        for metric in METRICS:
             assert report[metric] == pytest.approx(alone[metric], rel=1e-5)
             assert report["gray"][metric] == pytest.approx(alone["gray"][metric], rel=1e-12)
 
@@ -59,6 +55,7 @@ def test_means_are_over_photographs_whatever_the_batch_size(tiny_shards):
     expected = run_ranks(direct_gray_means, 1, tiny_shards)[0]
     for batch_size in (1, 3, 16):
         found = run_ranks(gray_means, 1, tiny_shards, batch_size)[0]
+        assert found.keys() == set(METRICS)
         assert found == pytest.approx(expected, rel=1e-12)
 
 

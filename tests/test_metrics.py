@@ -1,8 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 import torch
-from skimage.color import rgb2lab
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -10,6 +11,7 @@ from torchmetrics.functional.image import (
 )
 
 from pix2pix import metrics
+from pix2pix.color import rgb_to_lab
 
 
 @pytest.fixture
@@ -111,3 +113,62 @@ def test_a_photographs_metrics_do_not_depend_on_its_batch(photographs):
     alone = metrics.photo_metrics(rgb[1:], truth[1:])
     for name, values in together.items():
         torch.testing.assert_close(values[1:], alone[name], rtol=1e-12, atol=1e-12)
+
+
+def test_detailed_metrics_are_the_basic_ones_and_those_that_skimage_and_numpy_give(photographs):
+    rgb, truth = (metrics.quantize(image) for image in photographs)
+    values = metrics.detailed_metrics(*photographs)
+    for name, basic in metrics.photo_metrics(rgb, truth).items():
+        assert torch.equal(values[name], basic)
+    lab, lab_truth = (rgb2lab(image.movedim(1, -1).numpy()) for image in (rgb, truth))
+    expected = deltaE_ciede2000(lab, lab_truth).mean(axis=(1, 2))
+    assert values["delta_e"].tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+    expected = np.linalg.norm(lab - lab_truth, axis=-1).mean(axis=(1, 2))
+    assert values["delta_e_76"].tolist() == pytest.approx(expected.tolist(), abs=1e-2)
+    for name, picture in (("chroma", lab), ("chroma_truth", lab_truth)):
+        expected = np.linalg.norm(picture[..., 1:], axis=-1).mean(axis=(1, 2))
+        assert values[name].tolist() == pytest.approx(expected.tolist(), abs=1e-2)
+    for name in ("colorfulness", "colorfulness_abs"):
+        difference = (values[name] - values[f"{name}_truth"]).abs()
+        assert torch.equal(values[f"delta_{name}"], difference)
+
+
+def test_the_absolute_convention_of_colorfulness_by_hand():
+    # Red, green, blue: |rg| = 255, 255, 0 and |yb| = 127.5, 127.5, 255.
+    channels = np.array([[255, 255, 0], [127.5, 127.5, 255]])
+    expected = math.hypot(*channels.std(axis=1)) + 0.3 * math.hypot(*channels.mean(axis=1))
+    found = metrics.colorfulness_abs(torch.eye(3).view(1, 3, 1, 3)).item()
+    assert found == pytest.approx(expected)
+    assert found < metrics.colorfulness(torch.eye(3).view(1, 3, 1, 3)).item()
+
+
+def test_a_histogram_of_chroma_counts_every_pixel_in_its_square():
+    lab = torch.tensor([[50, 0, 0], [10, 4, -4], [50, 14.9, 5.1], [9, -200, 200]]).double()
+    histogram = metrics.chroma_histogram(lab.T.reshape(1, 3, 2, 2))
+    assert histogram.shape == (1, 23, 23)
+    assert histogram.sum() == 4
+    middle = 11  # of gray, whatever the rounding of its a and b
+    assert histogram[0, middle, middle] == 2
+    assert histogram[0, middle + 1, middle + 1] == 1
+    assert histogram[0, 0, 22] == 1
+
+
+def test_a_histogram_of_one_photograph_does_not_depend_on_its_batch(photographs):
+    lab = rgb_to_lab(photographs[1])
+    together = metrics.chroma_histogram(lab)
+    assert torch.equal(together[1:], metrics.chroma_histogram(lab[1:]))
+    a, b = (lab[1, c].flatten().numpy() for c in (1, 2))
+    edges = np.arange(-115, 116, 10)
+    assert together[1].tolist() == np.histogram2d(a, b, [edges, edges])[0].tolist()
+
+
+def test_hellinger_distance_by_hand():
+    one, other = torch.tensor([[[4, 0]], [[1, 1]]]), torch.tensor([[[0, 9]], [[8, 0]]])
+    found = metrics.hellinger(one, other).tolist()
+    assert found == pytest.approx([1, math.sqrt(1 - math.sqrt(0.5))])
+    assert metrics.hellinger(one, 5 * one).tolist() == pytest.approx([0, 0], abs=1e-7)
+
+
+def test_bytes_are_those_of_a_picture_file():
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(metrics.to_bytes(levels.float() / 255), levels)

@@ -5,8 +5,8 @@ import pytest
 
 from pix2pix.order import (
     SampleOrder,
-    evaluation_samples,
     permutation,
+    samples_at,
     seed_of,
     slice_positions,
     uniforms,
@@ -127,16 +127,10 @@ def test_uniforms_are_spread_over_the_unit_interval():
     assert np.abs(np.corrcoef(draws.T) - np.eye(3)).max() < 0.08
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 50])
-def test_evaluation_sees_every_sample_once_without_padding(world_size):
-    seen = []
-    for rank in range(world_size):
-        mine = evaluation_samples(COUNTS, rank, world_size)
-        seen += zip(mine.shard.tolist(), mine.index.tolist(), strict=True)
-    assert sorted(seen) == sorted((s, i) for s, count in enumerate(COUNTS) for i in range(count))
-
-
-def test_evaluation_of_one_rank_is_manifest_order():
-    mine = evaluation_samples([2, 0, 3], 0, 1)
-    assert mine.shard.tolist() == [0, 0, 2, 2, 2]
-    assert mine.index.tolist() == [0, 1, 0, 1, 2]
+def test_samples_at_follow_manifest_order():
+    every = samples_at(COUNTS, np.arange(sum(COUNTS)))
+    expected = [(s, i) for s, count in enumerate(COUNTS) for i in range(count)]
+    assert list(zip(every.shard.tolist(), every.index.tolist(), strict=True)) == expected
+    some = samples_at([2, 0, 3], np.array([4, 1, 2]))
+    assert some.shard.tolist() == [2, 0, 2]
+    assert some.index.tolist() == [2, 1, 0]

@@ -5,7 +5,7 @@ import pytest
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.sample_photos import SamplePhotosOptions, write_sample_photos
 from pix2pix.distributed import Distributed
-from pix2pix.evaluation import evaluate_run
+from pix2pix.run_evaluation import evaluate_run
 from pix2pix.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.training import tiny_config

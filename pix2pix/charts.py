@@ -19,7 +19,6 @@ _LINE = TEXT + 4
 _FOOT = 2 * _LINE + 8  # below it: tick labels and the axis
 _LEFT = 52  # of it: counts
 _MOST_BINS = 64
-_LEAST_SPAN = 10.0  # of a histogram, or the bar of equal values would be a hair
 
 
 @lru_cache
@@ -93,13 +92,17 @@ def _draw_marks(
     draw: ImageDraw.ImageDraw, plot: Box, marks: Sequence[Mark], x: Callable[[float], int]
 ) -> None:
     _, top, right, bottom = plot
-    # The leftmost one's word lies highest, so that no line of another runs through it.
-    for number, mark in enumerate(sorted(marks, key=lambda mark: mark.value)):
+    # The leftmost one's word lies highest, so that no line of another runs through it; where there
+    # is no room for it to the right of its line, it is drawn over the others'.
+    ordered = sorted(marks, key=lambda mark: mark.value)
+    for number, mark in enumerate(ordered):
+        draw.line((x(mark.value), top + number * _LINE, x(mark.value), bottom), MARK, 2)
+    for number, mark in enumerate(ordered):
         start, line_top = x(mark.value), top + number * _LINE
-        draw.line((start, line_top, start, bottom), MARK, 2)
         fits = right - start > font(TEXT).getlength(mark.label) + 6
         place = (start + (6 if fits else -6), line_top)
-        draw.text(place, mark.label, MARK, font(TEXT), anchor="la" if fits else "ra")
+        anchor = "la" if fits else "ra"
+        draw.text(place, mark.label, MARK, font(TEXT), anchor, stroke_width=3, stroke_fill="white")
 
 
 def draw_bars(
@@ -119,16 +122,19 @@ def draw_bars(
         draw.rectangle((left, y + TEXT + 5, left + max(2, width), y + TEXT + 12), BAR)
 
 
-def histogram(values: Sequence[float], lowest: float | None = None) -> Histogram:
+def histogram(
+    values: Sequence[float], lowest: float | None = None, least_span: float = 10.0
+) -> Histogram:
     """Counts in bins of a round width (1, 2 or 5 times a power of ten), from `lowest` on.
 
-    values: at least one; the more, the narrower the bins. The last one ends where all but the
-    highest 0.5 % are in, so that one panorama does not press the others together.
+    values: at least one; the more, the narrower the bins. The last one ends where all
+    but the highest 0.5 % are in, so that one panorama does not press the others together.
+    least_span: of the axis, above 0, or the bar of equal values would be a hair.
     """
     array = np.asarray(values, dtype=np.float64)
     first = array.min() if lowest is None else lowest
     last = np.percentile(array, 99.5)
-    width = round_step(max(last - first, _LEAST_SPAN) / min(_MOST_BINS, 3 * len(array) ** 0.5))
+    width = round_step(max(last - first, least_span) / min(_MOST_BINS, 3 * len(array) ** 0.5))
     start = np.floor(first / width)
     num_bins = int(np.floor(last / width) - start) + 1
     edges = (start + np.arange(num_bins + 1)) * width
