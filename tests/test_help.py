@@ -25,7 +25,6 @@ def without_torch(tmp_path_factory) -> dict[str, str]:
 
 
 def run(program: str, argument: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
-    # -P: the script's own folder goes first otherwise, as it would for a user.
     command = [sys.executable, *program.split(), argument]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
