@@ -68,7 +68,7 @@ clean:
 
 # A stamp says which extras of setup.py are installed; dev comes with demo.
 $(VENV)/.installed-demo: EXTRAS := demo
-$(VENV)/.installed-dev: EXTRAS := demo,dev
+$(VENV)/.installed-dev: EXTRAS := demo,dev,onnx
 $(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
 	@echo "installing PyTorch and the rest into $(VENV): 6 GB, one to three minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"

@@ -8,6 +8,8 @@ REQUIRED = [
     "torch>=2.11",  # the networks, autograd, distributed checkpoints
     "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
+    "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
+    "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
     "numpy>=1.26",  # the order of samples is arithmetic on integer arrays
     "pillow>=10.1",  # every picture format that people bring
     # Lanczos by SIMD, data preparation is 1.5 times as fast with it; Linux on ARM has no wheel of
@@ -23,6 +25,11 @@ EXTRAS = {
     "demo": [
         "scikit-image>=0.24",  # carries colour photographs in the public domain
         "scikit-learn>=1.5",  # carries two more (CC BY)
+    ],
+    "onnx": [
+        "onnx>=1.17",  # the format
+        "onnxscript>=0.5",  # torch writes ONNX with it
+        "onnxruntime>=1.20",  # what an export is checked in
     ],
     "metrics": [  # for `--metrics` of evaluate.py; the weights are files that you bring
         "torch-fidelity>=0.3",  # the Inception that FID and KID are defined by
@@ -44,14 +51,36 @@ EXTRAS = {
     ],
 }
 
+# scripts/ is the package pix2pix.scripts of what is installed, so that each has a console command.
+COMMANDS = {
+    "train": "pix2pix.scripts.train",
+    "evaluate": "pix2pix.scripts.evaluate",
+    "colorize": "pix2pix.scripts.colorize",
+    "export": "pix2pix.scripts.export",
+    "contact-sheet": "pix2pix.scripts.contact_sheet",
+    "benchmark": "pix2pix.scripts.benchmark",
+    "make-shards": "data_prep.make_shards",
+    "merge-shards": "data_prep.merge_shards",
+    "verify-shards": "data_prep.verify_shards",
+    "preview-shards": "data_prep.preview",
+    "download-coco": "data_prep.download_coco",
+    "submit": "slurm.submit",
+    "status": "slurm.status",
+}
+PACKAGES = find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*", "slurm"])
+
 setup(
     name="pix2pix",
     version="0.1.0",
     description="Teach a network to colour black-and-white photographs, on a laptop or a cluster",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*", "slurm"]),
+    packages=[*PACKAGES, "pix2pix.scripts"],
+    package_dir={"pix2pix.scripts": "scripts"},
     package_data={name: ["py.typed"] for name in ("pix2pix", "data_prep", "slurm")},
+    entry_points={
+        "console_scripts": [f"pix2pix-{name} = {room}:command" for name, room in COMMANDS.items()]
+    },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

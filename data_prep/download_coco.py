@@ -235,5 +235,10 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-download-coco`, and this file."""
     main(download_coco, DownloadCocoOptions)
+
+
+if __name__ == "__main__":
+    command()

@@ -194,5 +194,10 @@ def _warn_of_rejects(out: Path, split: Split, num_photos: int) -> None:
         )
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-make-shards`, and this file."""
     main(make_shards, MakeShardsOptions)
+
+
+if __name__ == "__main__":
+    command()

@@ -136,5 +136,10 @@ def _name_some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-merge-shards`, and this file."""
     main(merge_shards, MergeShardsOptions)
+
+
+if __name__ == "__main__":
+    command()

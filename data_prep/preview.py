@@ -158,5 +158,10 @@ def _thumbnail(picture: Image.Image) -> Image.Image:
     return picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-preview-shards`, and this file."""
     main(preview, PreviewOptions)
+
+
+if __name__ == "__main__":
+    command()

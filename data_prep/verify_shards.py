@@ -156,5 +156,10 @@ def _count(things: Sequence[object], noun: str) -> str:
     return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-verify-shards`, and this file."""
     main(verify_shards, VerifyShardsOptions)
+
+
+if __name__ == "__main__":
+    command()

@@ -254,7 +254,10 @@ def _reader_has_left() -> bool:
 
 def _program() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {sys.argv[0]}"
+    if spec:
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    started = Path(sys.argv[0])  # without .py: a console command
+    return f"python {started}" if started.suffix == ".py" else started.name
 
 
 def _intro(command: Command) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pix2pix.checkpoint import load_generator, newest_checkpoint
 from pix2pix.color import ColorSpace, fit_gamut, lab_to_rgb, lightness
 from pix2pix.contrast import contrast, is_faded, stretch_contrast
+from pix2pix.generator import Generator
 from pix2pix.photo import luma
 from pix2pix.upsampling import GuidedChroma
 
@@ -46,6 +47,18 @@ class Colorizer:
         generator, config, _ = load_generator(run_dir, newest_checkpoint(run_dir))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(generator, ColorSpace(config.color_space), config.image_size, device)
+
+    @classmethod
+    def from_path(cls, source: str | Path) -> "Colorizer":
+        """A run (as `from_run`), an exported folder, or "owner/name" on the Hugging Face hub.
+
+        On a GPU where there is one. Raises UserError for anything else, and for damaged files.
+        """
+        if (Path(source) / "checkpoints").is_dir():
+            return cls.from_run(Path(source))
+        generator = Generator.from_pretrained(source)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(generator, generator.color_space, generator.image_size, device)
 
     def colorize(
         self, photo: Image.Image, saturation: float = 1.0, restore_contrast: bool = False

@@ -54,30 +54,26 @@ class TrainConfig:
     """
 
     shards: Path = option(help="folder of shards and their manifest", metavar="DIR", group="run")
-    run_dir: Path = option(help="folder of this run; if it holds one, that resumes", metavar="DIR")
-    init_from: Path | None = option(
-        None, help="folder of another run: start from its weights, at step 0", metavar="DIR"
-    )
-    seed: int = option(0, help="seed of the order, the initial weights and dropout")
+    run_dir: Path = option(help="folder of this run, new or to resume", metavar="DIR")
+    init_from: Path | None = option(None, help="run whose weights to start from", metavar="DIR")
+    seed: int = option(0, help="seed of order, weights and dropout")
     time_limit_minutes: float | None = option(
         None, help="save and stop after this time", unit="minutes"
     )
     collective_timeout_minutes: float = option(
-        10.0, help="wait so long for another process, then end with an error", unit="minutes"
+        10.0, help="longest wait for another process", unit="minutes"
     )
-    max_skipped_steps: int = option(
-        20, help="end with an error after so many in a row that are not finite", unit="steps"
-    )
+    max_skipped_steps: int = option(20, help="most in a row that are not finite", unit="steps")
 
-    image_size: int = option(
-        256, help="side of the square: 64, 128, 256 or 512", unit="pixels", group="data"
-    )
+    image_size: int = option(256, help="side: 64, 128, 256 or 512", unit="pixels", group="data")
     global_batch: int = option(16, help="samples per step, over all ranks", unit="samples")
-    window_shards: int = option(16, help="shards whose samples mix in an epoch", unit="shards")
-    num_workers: int | None = option(None, help="loader processes per rank; none: by the cores")
+    window_shards: int = option(16, help="shards that mix in an epoch", unit="shards")
+    num_workers: int | None = option(
+        None, help="loaders per rank; none: by cores", unit="processes"
+    )
 
     color_space: Literal["lab", "rgb"] = option(
-        "lab", help="lab: lightness in, chroma out; rgb: gray in, colour out", group="networks"
+        "lab", help="lab paints chroma, rgb everything", group="networks"
     )
     norm: Literal["batch", "instance", "sync_batch"] = option("batch", help="normalisation layers")
     dropout: bool = option(True, help="dropout in the generator")
@@ -85,29 +81,29 @@ class TrainConfig:
     discriminator_width: int = option(64, help="channels of its first layer", unit="channels")
 
     total_steps: int | None = option(
-        None, help="length of the run in steps", unit="steps", group="optimisation"
+        None, help="length of the run", unit="steps", group="optimisation"
     )
     epochs: int | None = option(
-        None, help=f"length of the run in epochs; {DEFAULT_EPOCHS} if neither is given"
+        None, help=f"the same; {DEFAULT_EPOCHS} if neither is given", unit="epochs"
     )
-    learning_rate: float = option(2e-4, help="step size of Adam, for both networks")
+    learning_rate: float = option(2e-4, help="of Adam, for both networks")
     warmup_steps: int = option(0, help="the learning rate rises during these", unit="steps")
     decay_start: float = option(
         0.5,
-        help="after this fraction of the run the learning rate falls to zero; 1: never",
+        help="part of the run after which the learning rate falls to zero; 1: never",
         metavar="FRACTION",
     )
     beta1: float = option(0.5, help="beta1 of Adam; beta2 is 0.999")
-    l1_weight: float = option(100.0, help="weight of L1 against the adversarial loss")
+    l1_weight: float = option(100.0, help="weight of L1 beside the GAN loss")
     gan_loss: Literal["bce", "least_squares", "hinge"] = option("bce", help="adversarial loss")
-    ema_decay: float = option(0.999, help="decay of the generator's moving average; 0: none")
+    ema_decay: float = option(0.999, help="generator's average; 0: none")
     precision: Literal["no", "fp16", "bf16"] | None = option(
         None, help="none: bf16 on a GPU that has it, fp16 on another, no on a CPU"
     )
     grad_accumulation_steps: int = option(
-        1, help="slices that a rank works off one by one in a step", unit="slices"
+        1, help="of a rank's batch, one after another", unit="slices"
     )
-    compile: bool = option(False, help="torch.compile: a slow start, then faster steps")
+    compile: bool = option(False, help="slow start, then faster steps")
 
     log_every: int = option(
         10, help="steps between metrics", unit="steps", group="cadence (0: only at the end)"
@@ -115,7 +111,7 @@ class TrainConfig:
     sample_every: int = option(500, help="steps between sample pictures", unit="steps")
     evaluate_every: int = option(1000, help="steps between evaluations", unit="steps")
     checkpoint_every: int = option(500, help="steps between checkpoints", unit="steps")
-    keep_checkpoints: int = option(3, help="how many of the newest checkpoints to keep")
+    keep_checkpoints: int = option(3, help="how many of the newest stay", unit="checkpoints")
 
     def __post_init__(self) -> None:
         for flag in flags_of(type(self)).values():

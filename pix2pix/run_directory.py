@@ -33,6 +33,10 @@ class RunDirectory:
         """The configuration of the run. Raises UserError where there is none."""
         return self._read()[0]
 
+    def shards_digest(self) -> str:
+        """Identity of the train split's content. Raises UserError where there is no run."""
+        return self._read()[1]
+
     def config_hash(self) -> str:
         """Whose training this is. Raises UserError where there is none."""
         return config_hash(*self._read())
@@ -91,7 +95,7 @@ class RunDirectory:
             raise UserError(f"can't read {self.config_file}: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{self.config_file} is damaged; copy it from another run of the same "
+                f"{self.config_file} is damaged, or no run's; copy it from another run of the same "
                 "configuration, or choose another --run_dir"
             ) from error
         return TrainConfig.from_json(fields), digest

@@ -23,8 +23,13 @@ def prep(options: PrepOptions) -> None:
     report(measure(options), options.json)
 
 
-# Under the guard: processes that it spawns read this file again, and stay small.
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-benchmark`, and this file."""
+    # Not above: processes that it spawns read this file again, and stay small.
     from pix2pix.cli import main
 
     main({"checkpoint": (checkpoint, CheckpointOptions), "prep": (prep, PrepOptions)})
+
+
+if __name__ == "__main__":
+    command()

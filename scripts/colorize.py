@@ -16,9 +16,9 @@ MAX_SATURATION = 4
 
 @dataclass(frozen=True)
 class ColorizeOptions:
-    """What to colour, with which run."""
+    """What to colour, with which model."""
 
-    run_dir: Path = cli.option(help="run directory of a training", metavar="DIR")
+    run_dir: Path = cli.option(help="a run, an exported folder, or owner/name on the hub")
     photos: Path = cli.option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
     out: Path = cli.option(help="folder for the coloured photographs", metavar="DIR")
     compare: bool = cli.option(
@@ -47,7 +47,7 @@ def colorize(options: ColorizeOptions) -> int:
     from pix2pix.colorizer import Colorizer  # heavy: only when the work starts
 
     plan = plan_outputs(options.photos, options.out, options.compare)
-    colorizer = Colorizer.from_run(options.run_dir)
+    colorizer = Colorizer.from_path(options.run_dir)
     colorize_one = partial(
         colorizer.colorize,
         saturation=options.saturation,
@@ -58,5 +58,10 @@ def colorize(options: ColorizeOptions) -> int:
     return 1 if report.failures else 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-colorize`, and this file."""
     cli.main(colorize, ColorizeOptions)
+
+
+if __name__ == "__main__":
+    command()

@@ -30,5 +30,10 @@ def contact_sheet(options: ContactSheetOptions) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-contact-sheet`, and this file."""
     cli.main(contact_sheet, ContactSheetOptions)
+
+
+if __name__ == "__main__":
+    command()

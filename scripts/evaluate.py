@@ -20,5 +20,10 @@ def evaluate(options: EvaluateOptions) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-evaluate`, and this file."""
     main(evaluate, EvaluateOptions)
+
+
+if __name__ == "__main__":
+    command()

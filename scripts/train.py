@@ -19,5 +19,10 @@ def train(config: TrainConfig) -> int:
     return STOPPED if outcome is Outcome.STOPPED else 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-train`, and this file."""
     main(train, TrainConfig)
+
+
+if __name__ == "__main__":
+    command()

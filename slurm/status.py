@@ -268,6 +268,11 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`pix2pix-status`, and this file."""
     use_local_cluster()
     main(status, StatusOptions)
+
+
+if __name__ == "__main__":
+    command()

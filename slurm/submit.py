@@ -206,6 +206,12 @@ COMMANDS: dict[str, tuple[Command, Options]] = {
     "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
 }
 
-if __name__ == "__main__":
+
+def command() -> None:
+    """`pix2pix-submit`, and this file."""
     use_local_cluster()
     main(COMMANDS)
+
+
+if __name__ == "__main__":
+    command()

@@ -10,7 +10,9 @@ import pytest
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from slurm.local_cluster import LocalCluster
 from tests.photographs import write_folder
+from tests.ranks import run_ranks
 from tests.shard_runs import NUM_PHOTOS, plans_for, write, write_photos
+from tests.training import fit, tiny_config
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,14 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         )
     return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of 4 steps on `tiny_shards`, evaluated at 2 and 4; it averages its weights."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    run_ranks(fit, 1, tiny_config(tiny_shards, run_dir, evaluate_every=2))
+    return run_dir
 
 
 @pytest.fixture(scope="session")

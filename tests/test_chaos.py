@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from pix2pix.benchmark.chaos import ChaosOptions, chaos, plan_kills
+from pix2pix.benchmark.chaos import chaos, plan_kills
 from pix2pix.benchmark.chaos_training import DisturbedTraining, Findings
+from pix2pix.benchmark.options import ChaosOptions
 from pix2pix.errors import UserError
 
 

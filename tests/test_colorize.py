@@ -349,7 +349,7 @@ def test_script_colors_a_folder_and_says_how_many(
     save(photos / "a photo.jpg")
     if bad:
         (photos / "b.jpg").write_text("not a photograph")
-    monkeypatch.setattr(Colorizer, "from_run", lambda run_dir: colorizer, raising=False)
+    monkeypatch.setattr(Colorizer, "from_path", lambda source: colorizer)
     assert run_script(monkeypatch, photos, tmp_path / "out") == status
     assert files_below(tmp_path / "out") == ["a photo.jpg"]
     output = capsys.readouterr()

@@ -15,7 +15,7 @@ from tests.photographs import write_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+PAGES = {path.name: path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 
 # Each command of a `sh` block of the README is run, in order, in a copy of the checkout; with these
 # flags, put in or in place of others, so that a network learns nothing in little time.
@@ -66,7 +66,7 @@ def flags_of(program: str) -> frozenset[str]:
 
 
 def programs() -> list[str]:
-    scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")]
+    scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("[a-z]*.py")]
     commands = [path for path in (ROOT / "data_prep").glob("*.py") if "main(" in path.read_text()]
     submissions = [f"-m slurm.submit {name}" for name in ("train", "evaluate", "shards")]
     return scripts + submissions + [f"-m data_prep.{path.stem}" for path in commands]
@@ -95,7 +95,7 @@ def test_flags_and_targets_in_prose_exist(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    folder = ROOT if page == "README.md" else ROOT / "docs"
+    folder = ROOT if (ROOT / page).exists() else ROOT / "docs"
     links = re.findall(r"\]\(([^)#]+)\)", PAGES[page])
     assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
 

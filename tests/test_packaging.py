@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pix2pix
 
@@ -30,7 +31,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that was built from it."""
     checkout = tmp_path_factory.mktemp("checkout")
-    for name in (*PACKAGES, "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in (*PACKAGES, "scripts", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, checkout / name)
     run(sys.executable, "-m", "build", cwd=checkout)
@@ -39,7 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def source_files() -> set[str]:
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
-    files |= {ROOT / package / "py.typed" for package in PACKAGES}
+    files |= {ROOT / package / "py.typed" for package in PACKAGES} | {*ROOT.glob("scripts/*.py")}
     return {str(path.relative_to(ROOT)) for path in files}
 
 
@@ -47,7 +48,8 @@ def test_the_wheel_holds_every_module_and_nothing_else(built):
     (wheel,) = built.glob("*.whl")
     assert wheel.name == f"pix2pix-{pix2pix.__version__}-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name for name in names if ".dist-info/" not in name} == source_files()
+    installed = {name.replace("pix2pix/scripts/", "scripts/") for name in names}
+    assert {name for name in installed if ".dist-info/" not in name} == source_files()
     assert any(name.endswith("LICENSE") for name in names)
 
 
@@ -58,16 +60,69 @@ def test_the_sdist_holds_every_module_readme_and_licence(built):
     assert source_files() | {"README.md", "LICENSE", "setup.py", "pyproject.toml"} <= names
 
 
-def test_the_installed_wheel_works_away_from_the_checkout(built, tmp_path):
-    (wheel,) = built.glob("*.whl")
-    run(sys.executable, "-m", "venv", "--without-pip", "new", cwd=tmp_path)
-    python = tmp_path / "new" / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"]
-    run(*pip, wheel, cwd=tmp_path)
-    site = run(python, "-c", "import site; print(*site.getsitepackages())", cwd=tmp_path).strip()
+def install(folder: Path, *what: str | Path) -> Path:
+    """The folder of programs of a new environment with `what` installed in it."""
+    run(sys.executable, "-m", "venv", "--without-pip", "new", cwd=folder)
+    programs = folder / "new" / "bin"
+    pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--no-deps"]
+    run(*pip, *what, cwd=folder)
     # Dependencies come from here. Through a .pth file: an editable install of ours stays behind.
-    Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    Path(site_of(programs), "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return programs
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory) -> Path:
+    """The programs of an environment with the wheel."""
+    (wheel,) = built.glob("*.whl")
+    return install(tmp_path_factory.mktemp("installed"), "--no-index", wheel)
+
+
+def site_of(programs: Path) -> str:
+    code = "import site; print(*site.getsitepackages())"
+    return run(programs / "python", "-c", code, cwd=programs).strip()
+
+
+def test_the_installed_wheel_works_away_from_the_checkout(installed, tmp_path):
     code = "import pix2pix, pix2pix.trainer, pix2pix.colorizer; print(pix2pix.__file__)"
-    assert run(python, "-c", code, cwd=tmp_path).strip() == f"{site}/pix2pix/__init__.py"
-    text = run(python, "-m", "data_prep.make_shards", "--help", cwd=tmp_path)
+    told = run(installed / "python", "-c", code, cwd=tmp_path)
+    assert told.strip() == f"{site_of(installed)}/pix2pix/__init__.py"
+    text = run(installed / "python", "-m", "data_prep.make_shards", "--help", cwd=tmp_path)
     assert text.startswith("usage: python -m data_prep.make_shards --photos DIR")
+
+
+def test_every_script_has_a_console_command_that_helps(installed, tmp_path):
+    commands = {path.name.removeprefix("pix2pix-") for path in installed.glob("pix2pix-*")}
+    scripts = {path.stem.replace("_", "-") for path in (ROOT / "scripts").glob("[a-z]*.py")}
+    of_data_prep = {"make-shards", "merge-shards", "verify-shards", "preview-shards"}
+    of_slurm = {"submit", "status"}
+    # chaos is for those who change the code
+    assert commands == scripts - {"chaos"} | of_data_prep | of_slurm | {"download-coco"}
+    for name in commands:
+        text = run(installed / f"pix2pix-{name}", "--help", cwd=tmp_path)
+        assert text.startswith(f"usage: pix2pix-{name} ")
+
+
+def test_a_checkout_that_is_installed_in_place_has_the_commands_too(built, tmp_path):
+    programs = install(tmp_path, "--editable", built.parent)  # as the Makefile does
+    text = run(programs / "pix2pix-train", "--help", cwd=tmp_path)
+    assert text.startswith("usage: pix2pix-train --shards DIR")
+
+
+def test_a_launcher_finds_the_scripts_of_the_wheel(installed, tmp_path):
+    text = run(installed / "python", "-m", "pix2pix.scripts.train", "--help", cwd=tmp_path)
+    assert text.startswith("usage: python -m pix2pix.scripts.train --shards DIR")
+
+
+def test_the_workflow_runs_what_must_pass_on_the_least_python():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert ".ci/run" in [step.get("run") for step in steps]
+    (python,) = [
+        step["with"]["python-version"] for step in steps if "python" in str(step.get("uses"))
+    ]
+    assert f'python_requires=">={python}"' in (ROOT / "setup.py").read_text()
+
+
+def test_the_changelog_has_this_version():
+    assert f"## {pix2pix.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -9,7 +9,6 @@ import random
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,30 +16,13 @@ from tqdm import tqdm
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.sample_photos import SamplePhotosOptions, write_sample_photos
 from pix2pix.benchmark.chaos_training import DisturbedTraining, Findings, Kill
+from pix2pix.benchmark.options import ChaosOptions
 from pix2pix.benchmark.report import Figures, report
-from pix2pix.cli import option
 from pix2pix.cli_help import wrap
-from pix2pix.errors import UserError
 
 STEPS_PER_KILL = 10  # more than a start makes before it is killed, on average: it must not finish
 MAX_STEPS = 10  # that a start makes before it is killed
 LAUNCH_EVERY = 8  # starts; the others spare the launcher, which takes ten times as long
-
-
-@dataclass(frozen=True)
-class ChaosOptions:
-    """Flags of scripts/chaos.py."""
-
-    kills: int = option(20, help="how often the training is killed, 2 or more")
-    seed: int = option(0, help="seed of the moments and of who is killed")
-    shards: Path | None = option(
-        None, help="shards to train on; none: of the packaged photographs", metavar="DIR"
-    )
-    json: Path | None = option(None, help="write the figures there, too", metavar="FILE")
-
-    def __post_init__(self) -> None:
-        if self.kills < 2:
-            raise UserError(f"kills must be 2 or more, one for each part, not {self.kills}")
 
 
 def plan_kills(count: int, ranks: tuple[int, ...], dice: random.Random) -> list[Kill]:

@@ -29,7 +29,8 @@ from pix2pix.benchmark.report import Figures
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 
-TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
+_INSTALLED = Path(__file__).parents[1] / "scripts"  # the package pix2pix.scripts of a wheel
+TRAIN = (_INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "scripts") / "train.py"
 
 
 def measure(options: CheckpointOptions) -> tuple[Figures, str | None]:

@@ -1,0 +1,1 @@
+"""Entry points, a few lines each; in what is installed they are the package pix2pix.scripts."""
