@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pix2pix.errors import UserError
 from pix2pix.options import option
@@ -46,6 +47,20 @@ class ChaosOptions:
 
 
 @dataclass(frozen=True)
+class LoaderOptions:
+    """Flags of `benchmark.py loader`."""
+
+    photos: Path | None = option(
+        None, help="folder of photographs; none: synthetic ones, as large as COCO's", metavar="DIR"
+    )
+    num_workers: int = option(0, help="processes; 0 is one per core", unit="processes")
+    batch_size: int = option(16, help="photographs per batch", unit="samples")
+    num_batches: int = option(200, help="batches of a turn", unit="batches")
+    rounds: int = option(5, help="how often each side has its turn")
+    json: Path | None = option(None, help="file for the figures", metavar="FILE")
+
+
+@dataclass(frozen=True)
 class PrepOptions:
     """Flags of `benchmark.py prep`."""
 
@@ -58,4 +73,23 @@ class PrepOptions:
     )
     rounds: int = option(5, help="how often each side has its turn")
     seconds_per_turn: float = option(5.0, help="how long a turn lasts, roughly", unit="seconds")
+    json: Path | None = option(None, help="file for the figures", metavar="FILE")
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """Flags of `benchmark.py step`."""
+
+    batch_size: int = option(8, help="photographs per step", unit="samples")
+    image_size: int = option(256, help="side of the pictures", unit="pixels")
+    width: int = option(64, help="channels of both networks' outermost level", unit="channels")
+    precision: Literal["no", "fp16", "bf16"] | None = option(
+        None, help="of our step; none: as the training chooses on this device"
+    )
+    compile: bool = option(False, help="torch.compile the networks of our step")
+    classic_batches: tuple[int, ...] | None = option(
+        None, help="batch sizes of the classic step, of which the best counts; none: batch_size"
+    )
+    rounds: int = option(5, help="how often each side has its turn")
+    seconds_per_turn: float = option(4.0, help="how long a turn lasts", unit="seconds")
     json: Path | None = option(None, help="file for the figures", metavar="FILE")

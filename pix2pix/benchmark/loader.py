@@ -1,0 +1,137 @@
+"""How fast the loader is: beside the decoder alone, and beside a folder of pictures read as usual.
+
+All three work in `num_workers` processes of torch's DataLoader, on the same photographs of short
+side 286, cut to squares of 256.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from data_prep.make_shards import MakeShardsOptions, make_shards
+from pix2pix.benchmark.classic_loader import ImageFolder
+from pix2pix.benchmark.options import LoaderOptions
+from pix2pix.benchmark.photographs import write_photographs
+from pix2pix.benchmark.report import Figures
+from pix2pix.benchmark.rounds import Timing
+from pix2pix.config import TrainConfig
+from pix2pix.data import BatchStream, TrainSlices, crop_size
+from pix2pix.machine import num_cores
+from pix2pix.reader import ShardReader
+from pix2pix.shards import ShardIndex, index_shard, open_split
+
+_SYNTHETIC_PHOTOS = 48
+_MOST_DECODED = 1000  # pairs of JPEGs held in memory: 60 MB
+
+
+def measure(options: LoaderOptions) -> Figures:
+    """Samples per second of each side, for `num_workers` processes."""
+    workers = options.num_workers or num_cores()
+    with TemporaryDirectory(prefix="loader-") as folder:
+        shards, pictures = Path(folder, "shards"), Path(folder, "pictures")
+        _prepare(options, Path(folder, "photos"), shards)
+        reader = ShardReader(shards, open_split(shards, "train"))
+        pairs = _unpack(reader, pictures)
+        side = crop_size(reader.split.short_side)
+        sides = {
+            "ours": lambda: _ours(reader, options, workers),
+            "bound": lambda: _decode_only(pairs, options, workers),
+            "classic": lambda: _classic(sorted(pictures.iterdir()), side, options, workers),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(options.rounds):
+            for name, side_of in sides.items():
+                seconds[name].append(side_of())
+    rates = {name: 1 / Timing(tuple(values)).median for name, values in seconds.items()}
+    return {
+        "samples_per_second": rates["ours"],
+        "decode_bound_samples_per_second": rates["bound"],
+        "efficiency": rates["ours"] / rates["bound"],
+        "classic_samples_per_second": rates["classic"],
+        "speedup": rates["ours"] / rates["classic"],
+        "num_workers": workers,
+        "batch_size": options.batch_size,
+        "photos": f"{options.photos or 'synthetic'}, {reader.split.num_samples} of them",
+    }
+
+
+def _prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> None:
+    if options.photos is None:
+        write_photographs(synthetic, _SYNTHETIC_PHOTOS)
+    make_shards(MakeShardsOptions(photos=options.photos or synthetic, out=shards, split="train"))
+
+
+def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
+    """Each colour picture as a file of its own; gray and colour JPEGs of some, in memory."""
+    pictures.mkdir()
+    pairs: list[tuple[bytes, bytes]] = []
+    for shard in reader.split.shards:
+        path = reader.root / shard.name
+        table: ShardIndex = index_shard(path)
+        with path.open("rb") as file:
+            for key, *places in zip(table.keys, table.gray, table.color, strict=True):
+                gray, color = (os.pread(file.fileno(), *place.tolist()[::-1]) for place in places)
+                (pictures / f"{key}.jpg").write_bytes(color)
+                if len(pairs) < _MOST_DECODED:
+                    pairs.append((gray, color))
+    return pairs
+
+
+def _ours(reader: ShardReader, options: LoaderOptions, workers: int) -> float:
+    config = TrainConfig(shards=Path(), run_dir=Path(), global_batch=options.batch_size)
+    slices = TrainSlices(reader, config, rank=0, world_size=1)
+    device = torch.device("cpu")
+    with BatchStream(slices, range(options.num_batches), device, workers) as stream:
+        return _seconds_per_sample(iter(stream), options)
+
+
+class _Decoding(Dataset[int]):
+    """Decodes batch after batch out of memory and keeps nothing: what no loader can beat."""
+
+    def __init__(self, pairs: list[tuple[bytes, bytes]], batch_size: int) -> None:
+        self.pairs = pairs
+        self.batch_size = batch_size
+
+    def __getitem__(self, number: int) -> int:
+        for position in range(number * self.batch_size, (number + 1) * self.batch_size):
+            gray, color = self.pairs[position % len(self.pairs)]
+            _decode(gray, ImageReadMode.GRAY)
+            _decode(color, ImageReadMode.RGB)
+        return number
+
+
+def _decode(data: bytes, mode: ImageReadMode) -> Tensor:
+    pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)
+    return pixels
+
+
+def _decode_only(pairs: list[tuple[bytes, bytes]], options: LoaderOptions, workers: int) -> float:
+    dataset = _Decoding(pairs, options.batch_size)
+    numbers = range(options.num_batches)
+    loader = DataLoader(dataset, None, sampler=numbers, num_workers=workers, prefetch_factor=4)
+    return _seconds_per_sample(loader, options)
+
+
+def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int) -> float:
+    """The classic loader, for a quarter of the batches: it takes several times as long."""
+    folder = ImageFolder(files * (1 + options.num_batches * options.batch_size // len(files)), side)
+    loader = DataLoader(folder, options.batch_size, shuffle=True, num_workers=workers)
+    return _seconds_per_sample(islice(loader, max(2, options.num_batches // 4)), options)
+
+
+def _seconds_per_sample(batches: Iterable[Any], options: LoaderOptions) -> float:
+    """From the first batch, when the processes have started, to the last."""
+    stream = iter(batches)
+    next(stream)
+    started = time.perf_counter()
+    count = sum(1 for _ in stream)
+    return (time.perf_counter() - started) / (count * options.batch_size)

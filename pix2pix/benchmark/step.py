@@ -1,0 +1,111 @@
+"""How fast a training step is: beside the classic step and the device's matrix multiplication."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pix2pix.benchmark.classic import ClassicStep
+from pix2pix.benchmark.options import StepOptions
+from pix2pix.benchmark.report import Figures
+from pix2pix.benchmark.rounds import take_turns
+from pix2pix.config import TrainConfig
+from pix2pix.data import Batch
+from pix2pix.distributed import Distributed
+from pix2pix.state import build_state
+from pix2pix.step import PRECISIONS, AdversarialStep, default_precision
+
+MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}  # large enough to reach the device's best rate
+
+
+def measure(options: StepOptions, distributed: Distributed) -> Figures:
+    """Photographs per second of `AdversarialStep`, uint8 batch to updated weights, on this device.
+
+    The classic step runs at each of `classic_batches`; its best rate counts.
+    """
+    device = distributed.device
+    precision = options.precision or default_precision(device)
+    step = _our_step(options, precision, device)
+    flops = _flops(_our_step(replace(options, compile=False), precision, device))
+    classic = {
+        f"classic {size}": ClassicStep(options.image_size, size, options.width, device)
+        for size in options.classic_batches or (options.batch_size,)
+    }
+    matmul, matmul_flops = _matmul(device, PRECISIONS[precision] or torch.float32)
+    sides: dict[str, Callable[[], object]] = {"ours": step, "matmul": matmul, **classic}
+    timings = take_turns(sides, device, options.rounds, options.seconds_per_turn)
+
+    ours = timings["ours"]
+    rates = {name: int(name.split()[1]) / timings[name].median for name in classic}
+    best = max(rates, key=lambda name: rates[name])
+    flops_per_second = flops / ours.median
+    matmul_rate = matmul_flops / timings["matmul"].median
+    return {
+        "samples_per_second": options.batch_size / ours.median,
+        "classic_samples_per_second": rates[best],
+        "speedup": options.batch_size / ours.median / rates[best],
+        "flops_per_second": flops_per_second,
+        "matmul_flops_per_second": matmul_rate,
+        "utilization": flops_per_second / matmul_rate,
+        "spread": ours.spread,
+        "classic_spread": timings[best].spread,
+        "batch_size": options.batch_size,
+        "classic_batch_size": int(best.split()[1]),
+        "image_size": options.image_size,
+        "precision": precision,
+        "compiled": str(options.compile).lower(),
+        "threads": torch.get_num_threads(),
+        **_memory(step, device, options.batch_size),
+    }
+
+
+def _our_step(options: StepOptions, precision: str, device: torch.device) -> Callable[[], object]:
+    config = TrainConfig(
+        shards=Path(),
+        run_dir=Path(),
+        image_size=options.image_size,
+        global_batch=options.batch_size,
+        generator_width=options.width,
+        discriminator_width=options.width,
+        total_steps=10**9,
+    )
+    state = build_state(config, device, fp16=precision == "fp16")
+    if options.compile:
+        state.generator.compile()
+        state.discriminator.compile()
+    step = AdversarialStep(config, state, state.generator, state.discriminator, precision)
+    shape = (options.batch_size, options.image_size, options.image_size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 3, 1, 2)
+    flip = torch.arange(options.batch_size) % 2 == 0
+    batch = Batch(pixels[:, :1], pixels, flip, ("",) * options.batch_size).to(device)
+    return lambda: step([batch])
+
+
+def _flops(step: Callable[[], object]) -> int:
+    """Floating-point operations of a step, a multiplication and an addition counting as two."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _matmul(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """A large square matrix product, and its floating-point operations."""
+    side = MATRIX_SIDE[device.type]
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return lambda: a @ b, 2 * side**3
+
+
+def _memory(step: Callable[[], object], device: torch.device, batch_size: int) -> Figures:
+    """On a GPU: the most that a step has allocated, and what a photograph adds to it."""
+    if device.type != "cuda":
+        return {}
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    peak = torch.cuda.max_memory_allocated(device)
+    return {
+        "peak_gib": peak / 2**30,
+        "activation_mib_per_sample": (peak - before) / 2**20 / batch_size,
+    }
