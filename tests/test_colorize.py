@@ -369,7 +369,7 @@ def test_script_ends_with_status_2_and_one_line_on_a_users_mistake(
 
 def test_script_hands_its_flags_on(colorizer, photos, tmp_path, monkeypatch):
     picture("L", size=(64, 64)).save(photos / "a.png")
-    monkeypatch.setattr(Colorizer, "from_run", lambda run_dir: colorizer, raising=False)
+    monkeypatch.setattr(Colorizer, "from_path", lambda source: colorizer, raising=False)
     flags = ["--compare", "--saturation", "0", "--restore_contrast"]
     assert run_script(monkeypatch, photos, tmp_path / "out", *flags) == 0
     assert files_below(tmp_path / "out") == ["a.compare.png", "a.png"]

@@ -71,10 +71,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
 @pytest.mark.system
 @pytest.mark.timeout(600)
 def test_the_command_killed_twenty_times_ends_with_the_bytes_of_a_clean_run(tmp_path: Path) -> None:
-    picture = encoded(colorful(1600, 1200))  # large, so that there is time to kill
+    # Large, so that there is time to kill, and just not large enough to be decoded reduced.
+    picture = encoded(colorful(1140, 1140))
     (tmp_path / "photos").mkdir()
-    for number in range(400):  # a decoder stops at the end of the picture
-        (tmp_path / f"photos/{number:03d}.jpg").write_bytes(picture + b"%d" % number)
+    for number in range(1000):  # a decoder stops at the end of the picture
+        (tmp_path / f"photos/{number:04d}.jpg").write_bytes(picture + b"%d" % number)
     command = [sys.executable, "-m", "data_prep.make_shards", "--photos", tmp_path / "photos"]
     command += ["--split", "train", "--samples_per_shard", 2, "--num_workers", 2]
     command = [str(word) for word in command]
@@ -93,7 +94,7 @@ def kill_at_random(command: list[str], out: Path, times: int) -> int:
         before = sidecars(out)
         if number % 2:  # as likely while it starts as while it writes
             wait_for(lambda before=before, run=run: sidecars(out) > before or run.poll() == 0)
-        time.sleep(random.uniform(0, 0.5 if number % 2 else 1.0))
+        time.sleep(random.uniform(0, 0.25 if number % 2 else 0.7))
         if run.poll() is None:
             kill(run, random.choice(["parent", "worker", "group"]))
         hits += run.wait() != 0
