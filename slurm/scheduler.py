@@ -80,6 +80,15 @@ def node_address(name: str) -> str | None:
     return found[1] if found else None
 
 
+def queued_logs() -> list[str]:
+    """Where my jobs log that wait, run or have just ended; none where there is no SLURM."""
+    try:
+        told = ask("squeue", "--me", "-h", "-t", "all", "-O", "STDOUT:4096")
+    except SchedulerError:
+        return []
+    return sorted({line.strip() for line in told.splitlines()})
+
+
 def jobs(ids: Iterable[str]) -> dict[str, JobRow]:
     """Jobs by id, from the accounting where there is some, else those that are in the queue."""
     listed = ",".join(ids)

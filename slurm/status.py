@@ -18,7 +18,7 @@ from pix2pix.errors import UserError
 from pix2pix.run_directory import RunDirectory
 from slurm.local_cluster import use_local_cluster
 from slurm.records import Records
-from slurm.scheduler import ENDED, JobRow, jobs
+from slurm.scheduler import ENDED, JobRow, jobs, queued_logs
 
 _RATE_LINES = 20  # of metrics.jsonl, that the rate is taken from
 _TAIL_BYTES = 20_000
@@ -79,7 +79,8 @@ class Run(NamedTuple):
 def status(options: StatusOptions) -> int:
     """Shows the jobs of runs, how far they are, and the last line of their logs.
 
-    With a RUN_DIR, its starts, its last error and where the log is.
+    Those of the folder --runs, and those in the queue wherever they lie. With a RUN_DIR, its
+    starts, its last error and where the log is.
     """
     if options.run_dir is not None:
         if not options.run_dir.is_dir():
@@ -87,10 +88,21 @@ def status(options: StatusOptions) -> int:
         print(details(look([options.run_dir])[0]))
         return 0
     folders = [path for path in sorted(options.runs.glob("*")) if _is_run(path)]
+    known = {path.resolve() for path in folders}
+    folders += [path for path in _queued_runs() if path.resolve() not in known]
     if not folders:
-        raise UserError(f"there are no runs in {options.runs}; name their folder with --runs")
+        raise UserError(
+            f"there are no runs in {options.runs} and none in the queue; name their folder with "
+            "--runs"
+        )
     print(table(look(folders)))
     return 0
+
+
+def _queued_runs() -> list[Path]:
+    """Run directories of my jobs in the queue: RUN_DIR/slurm/JOB_log.out is where they log."""
+    folders = dict.fromkeys(Path(log).parent.parent for log in queued_logs())
+    return [path for path in folders if _is_run(path)]
 
 
 def look(folders: list[Path]) -> list[Run]:

@@ -280,6 +280,8 @@ def test_status_tells_what_slurm_and_the_run_know(cluster, tiny_shards, run_dir)
     job = submit(config, "--nodes=2")
     wait_for_steps(run_dir, 3)
     told = run("-m", "slurm.status", f"--runs={run_dir.parent}")
+    elsewhere = run("-m", "slurm.status", f"--runs={run_dir.parent / 'empty'}")
+    assert job in elsewhere  # in the queue, wherever it lies
     row = next(line for line in told.splitlines() if line.startswith("a run"))
     assert row.split()[2:6] == [job, "RUNNING", "0", "2"]
     assert f"/{LONG}" in row
