@@ -4,7 +4,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-PYTEST = $(BIN)/python -m pytest --numprocesses auto
+# A core for each process of tests: with torch's threads beside, they fight for it.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 # A shared environment may hold the editable install of another checkout: this one's code goes first.
 export PYTHONPATH := $(CURDIR)

@@ -126,7 +126,9 @@ def test_a_released_claim_leaves_nothing_and_the_next_gets_it(tmp_path, starter)
 
 
 def test_the_claim_of_a_killed_process_is_taken_over_at_once(tmp_path, starter, capsys):
-    claimed(starter).send_signal(signal.SIGKILL)
+    holder = claimed(starter)
+    holder.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
     acquire(tmp_path / "run").release()
     said = capsys.readouterr().out
     assert said.count("\n") == 1
