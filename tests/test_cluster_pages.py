@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,14 +62,19 @@ def test_every_command_for_a_cluster_works(cluster, tmp_path: Path, page, made):
         write_folder(tmp_path / folder, count, width=90, height=72)
     (tmp_path / "pix2pix").mkdir()
     (tmp_path / "pix2pix" / "clusters.yaml").write_text(PRESETS)
-    variables = {"SLURM_CONF": os.environ["SLURM_CONF"], "XDG_CONFIG_HOME": str(tmp_path)}
+    variables = {
+        "SLURM_CONF": os.environ["SLURM_CONF"],
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # `python` is this one
+        "PYTHONPATH": str(ROOT),
+    }
     commands = [command for command in sh_commands(PAGES[page]) if ON_A_CLUSTER in command]
     assert len(commands) >= 3
     for command in commands:
         ended = subprocess.run(
             ["bash", "-c", smaller(command)],
             cwd=tmp_path,
-            env=ENVIRONMENT | variables | {"PYTHONPATH": str(ROOT)},
+            env=ENVIRONMENT | variables,
             capture_output=True,
             text=True,
             timeout=SECONDS,
