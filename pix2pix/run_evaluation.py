@@ -75,22 +75,6 @@ class Evaluated:
         return gray.cpu(), to_bytes(rgb).cpu(), color.cpu()
 
 
-def evaluate_run(
-    run_dir: Path,
-    shards: Path,
-    split: str,
-    distributed: Distributed,
-    batch_size: int = 16,
-    num_workers: int | None = None,
-    metrics: Sequence[str] = (),
-    weights: Path | None = None,
-) -> dict[str, Any]:
-    """The report of `measure_run`, on every rank."""
-    return measure_run(
-        run_dir, shards, split, distributed, batch_size, num_workers, metrics, weights
-    ).report
-
-
 def measure_run(
     run_dir: Path,
     shards: Path,
@@ -113,16 +97,10 @@ def measure_run(
     checkpoint = distributed.on_main(lambda: newest_checkpoint(run_dir))
     generator, config, step = load_generator(run_dir, checkpoint)
     generator.to(distributed.device)
-    color_space = ColorSpace(config.color_space)
     loop = EvaluationLoop(reader, config.image_size, distributed, batch_size, num_workers)
     with evaluation_mode(generator):
         ab = _mean_ab(loop)
-        paints: dict[str, Paint] = {
-            RUN: lambda gray, color: colorize_batch(generator, color_space, gray),
-            "gray": lambda gray, color: leave_gray(gray),
-            "mean_color": lambda gray, color: paint_one_color(gray, ab),
-            "true_chroma": paint_true_chroma,
-        }
+        paints = _paints(generator, ColorSpace(config.color_space), ab)
         said = conventions(config, networks.weights, reader.split.num_samples, ab)
         identity = f"{said} {reader.split.digest} {(checkpoint / STATE_FILE).read_text()}"
         store = ScoreStore(out, identity) if out else None
@@ -145,6 +123,18 @@ def measure_run(
         "versions": versions(),
     }
     return Evaluated(report, scores, reader, generator, config, store)
+
+
+def _paints(
+    generator: nn.Module, color_space: ColorSpace, ab: tuple[float, float]
+) -> dict[str, Paint]:
+    """The run's colouring and the baselines, by name; ab: the one colour of `mean_color`."""
+    return {
+        RUN: lambda gray, color: colorize_batch(generator, color_space, gray),
+        "gray": lambda gray, color: leave_gray(gray),
+        "mean_color": lambda gray, color: paint_one_color(gray, ab),
+        "true_chroma": paint_true_chroma,
+    }
 
 
 def _load_networks(

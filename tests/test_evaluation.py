@@ -12,7 +12,7 @@ from pix2pix.evaluation import METRICS, evaluate, evaluation_mode
 from pix2pix.metrics import photo_metrics
 from pix2pix.reader import ShardReader
 from pix2pix.report import report_table, write_report
-from pix2pix.run_evaluation import evaluate_run
+from pix2pix.run_evaluation import measure_run
 from pix2pix.shards import open_split
 from tests.ranks import run_ranks
 from tests.training import fit, tiny_config
@@ -27,7 +27,7 @@ def run(tiny_shards, tmp_path_factory):
 
 def report_of(run, shards, split="val", batch_size=2):
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    return evaluate_run(run, shards, split, distributed, batch_size, num_workers=0)
+    return measure_run(run, shards, split, distributed, batch_size, num_workers=0).report
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])

@@ -5,7 +5,7 @@ import pytest
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.sample_photos import SamplePhotosOptions, write_sample_photos
 from pix2pix.distributed import Distributed
-from pix2pix.run_evaluation import evaluate_run
+from pix2pix.run_evaluation import measure_run
 from pix2pix.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.training import tiny_config
@@ -32,9 +32,9 @@ def shards(tmp_path_factory):
 def train_and_evaluate(config):
     distributed = Distributed(timeout_minutes=1, num_threads=1)
     Trainer(config, distributed).fit()
-    report = evaluate_run(config.run_dir, config.shards, "val", distributed, num_workers=0)
+    run = measure_run(config.run_dir, config.shards, "val", distributed, num_workers=0)
     distributed.shutdown()
-    return report
+    return run.report
 
 
 def test_a_short_training_on_real_photographs_beats_the_gray_baseline(shards, tmp_path):

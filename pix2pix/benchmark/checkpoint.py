@@ -26,6 +26,7 @@ from tqdm import tqdm
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.options import CheckpointOptions
 from pix2pix.benchmark.report import Figures
+from pix2pix.checkpoint_files import checkpoints, read_facts
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 
@@ -90,7 +91,6 @@ def _measure_saves(
     from torch import Tensor
 
     from pix2pix.checkpoint import Checkpointer
-    from pix2pix.checkpoint_files import checkpoints, read_facts
     from pix2pix.checkpoint_share import leaves
     from pix2pix.distributed import Distributed
     from pix2pix.state import build_state
@@ -128,8 +128,7 @@ def _measure_saves(
 
     first, *later = rounds()
     copy, sync, stall, durable = (median(column) for column in zip(*later, strict=True))
-    (saved,) = checkpoints(folder / "saves")
-    sizes = [e["bytes"] for n, e in read_facts(saved)["files"].items() if n.endswith(".distcp")]
+    sizes = _share_sizes(folder / "saves")
     if distributed.is_main:
         figures = {
             "total_bytes": sum(sizes),
@@ -143,6 +142,12 @@ def _measure_saves(
         on_gpu = distributed.device.type == "cuda"
         answer.send((figures, distributed.device_name if on_gpu else None))
     distributed.shutdown()
+
+
+def _share_sizes(root: Path) -> list[int]:
+    """Bytes of each rank's share in the one checkpoint under `root`."""
+    (saved,) = checkpoints(root)
+    return [e["bytes"] for n, e in read_facts(saved)["files"].items() if n.endswith(".distcp")]
 
 
 def _measured_starts(options: CheckpointOptions, folder: Path) -> dict[str, float]:
