@@ -166,7 +166,7 @@ class LocalCluster:
         return processes_of(self._configuration)
 
     def _empty_folder(self) -> None:
-        if self.root.exists() and any(self.root.iterdir()):
+        if self.root.is_file() or (self.root.exists() and any(self.root.iterdir())):
             if not is_configuration(self._configuration):
                 raise UserError(f"{self.root} holds something else than a cluster; name another")
             shutil.rmtree(self.root)

@@ -236,7 +236,12 @@ def test_missing_programs_are_named_with_their_packages(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("of_others", "holds something else"), ("a" * 80, "at most 75"), ("a b", "no spaces")],
+    [
+        ("of_others", "holds something else"),
+        ("of_others/slurm.conf", "holds something else"),
+        ("a" * 80, "at most 75"),
+        ("a b", "no spaces"),
+    ],
 )
 def test_a_folder_that_will_not_do_is_refused_and_left_as_it_is(
     tmp_path, monkeypatch, folder, message
