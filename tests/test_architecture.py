@@ -19,8 +19,8 @@ FLOORS = (
     "charts color color_difference config contrast distributed durable errors feature_distance "
     "losses machine networks options order photo shards stop upsampling writer_claim",
     "baselines checkpoint_files checkpoint_share cli cli_help contact_sheet data "
-    "feature_networks generator log metrics photo_files preflight reader run_directory scores "
-    "state",
+    "feature_networks generator log metrics photo_files preflight reader run_directory "
+    "saturation_curve scores state",
     "checkpoint evaluation model_card onnx_model step step_watch summary",
     "colorizer export report report_sheet run_evaluation trainer",
     "benchmark",
