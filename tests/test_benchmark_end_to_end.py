@@ -1,6 +1,7 @@
 """A whole training beside its bare step: whose time is whose, and every figure is there."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -123,6 +124,19 @@ def test_a_real_training_gives_every_figure(tiny_shards: Path):
 def test_too_few_samples_for_the_turns_are_named(tiny_shards: Path):
     with pytest.raises(AssertionError, match="--num_samples 8 is too few for the turns; give 24"):
         run_ranks(_measure, 1, tiny_shards, 8)
+
+
+@pytest.mark.system
+def test_one_that_is_stopped_has_no_figures(tmp_path: Path):
+    short = ["--num_samples=1000000", "--seconds_per_turn=0.1", f"--json={tmp_path / 'f.json'}"]
+    command = [sys.executable, "scripts/benchmark.py", "end_to_end", *SMALL, *short]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while b"step/s" not in run.stderr.read1():  # the training's bar
+        assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    told, _ = run.communicate(timeout=60)
+    assert (run.returncode, told) == (130, b"")
+    assert not (tmp_path / "f.json").exists()
 
 
 @pytest.mark.system

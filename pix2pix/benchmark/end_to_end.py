@@ -18,7 +18,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
 from pix2pix.step import default_precision
-from pix2pix.trainer import Trainer
+from pix2pix.trainer import Outcome, Trainer
 
 _BATCH = {"cpu": 8}  # elsewhere the training's own default
 _PREFETCHED = 4  # batches that each loader worker holds ready
@@ -72,7 +72,8 @@ def _train(
         trainer = Trainer(replace(config, total_steps=plan.total_steps), distributed)
         turns = Turns(trainer, bare, plan)
         trainer.step = turns  # type: ignore[assignment]
-        trainer.fit()
+        if trainer.fit() is not Outcome.FINISHED:
+            raise KeyboardInterrupt  # it has heard the signal; half a training has no figures
     total = seconds_before + time.perf_counter() - began - turns.seconds_apart
     precision = config.precision or default_precision(distributed.device)
     return {
