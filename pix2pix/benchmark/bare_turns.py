@@ -135,5 +135,5 @@ class Turns:
         """Seconds of training steps, and of these waited for data, up to now."""
         wait_for(self.trainer.distributed.device)
         paused = sum(self.trainer.window.seconds[part] for part in PAUSES)
-        elapsed = time.perf_counter() - self.seconds_apart - paused
+        elapsed = time.perf_counter() - paused
         return elapsed, self.trainer.stream.seconds_waited
