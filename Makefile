@@ -22,6 +22,7 @@ help:
 	@echo "make test-all  run these, and those of launcher, SLURM, wheel and docs;"
 	@echo "               SLURM: apt-get install slurm-wlm slurmdbd mariadb-server"
 	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
+	@echo "make bench     measure every part on this machine, ten minutes: out/bench"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
 	@echo "make cluster   start a SLURM on this machine; make cluster-stop ends it"
@@ -42,6 +43,16 @@ KILLS ?= 20
 chaos: $(VENV)/.installed-dev
 	@mkdir -p out
 	$(BIN)/python scripts/chaos.py --kills $(KILLS) --json out/chaos.json
+
+BENCHMARKS = prep loader step end_to_end scaling checkpoint
+.PHONY: bench $(BENCHMARKS:%=bench-%)
+bench: $(BENCHMARKS:%=bench-%)
+	@echo
+	@$(BIN)/python scripts/benchmark.py summary --reports out/bench
+
+$(BENCHMARKS:%=bench-%): bench-%: $(VENV)/.installed-demo
+	@mkdir -p out/bench
+	$(BIN)/python scripts/benchmark.py $* --json out/bench/$*.json --plot out/bench/$*.png
 
 .PHONY: lint type
 lint: $(VENV)/.installed-dev

@@ -133,22 +133,26 @@ class Trainer:
                 self.distributed.raise_together(self._failure())
             self._report()
         self.writer.ending()
-        if self.saved_step != self.state.step:
-            self._save()
-        self.checkpointer.wait()
+        with self.window.paused("checkpoints"):
+            if self.saved_step != self.state.step:
+                self._save()
+            self.checkpointer.wait()
 
     def _report(self) -> None:
         """Whatever is due after this step: scalars, pictures, evaluation, checkpoint."""
+        config = self.config
         self.log.advance()
-        if self._due(self.config.log_every):
+        if self._due(config.log_every):
             self._log_scalars()
-        with self.window.paused():
-            if self._due(self.config.sample_every):
-                self._draw_samples()
-            if self._due(self.config.evaluate_every):
-                self._evaluate()
-            if self._due(self.config.checkpoint_every):
-                self._save_unless_failing()
+        parts = (
+            ("pictures", config.sample_every, self._draw_samples),
+            ("evaluation", config.evaluate_every, self._evaluate),
+            ("checkpoints", config.checkpoint_every, self._save_unless_failing),
+        )
+        for name, every, work in parts:
+            if self._due(every):
+                with self.window.paused(name):
+                    work()
 
     def _due(self, every: int) -> bool:
         """Every `every` steps, and at the end; 0 means only at the end."""
@@ -191,7 +195,8 @@ class Trainer:
         values["optimizer/learning_rate"] = config.learning_rate_at(step - 1)
         values["speed/samples_per_second"] = steps_per_second * config.global_batch
         values["memory/peak_gib"] = peak_memory_gib(self.distributed.device)
-        self.log.scalars(step, values)
+        with self.window.timed("logging"):
+            self.log.scalars(step, values)
         l1, real, fake = (
             values[tag] for tag in ("loss/generator_l1", "discriminator/real", "discriminator/fake")
         )

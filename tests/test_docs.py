@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pix2pix.benchmark.charts import TITLES
 from tests.photographs import write_folder
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +40,8 @@ ON_A_CLUSTER = "-m slurm."  # tests/test_cluster_pages.py runs these
 FLAG = re.compile(r"--(\w+)")
 PROGRAM = re.compile(
     r"(?:python|launch[^\n]*?) "
-    r"(-m data_prep\.\w+|-m slurm\.submit \w+|-m slurm\.\w+|scripts/\w+\.py)"
+    r"(-m data_prep\.\w+|-m slurm\.submit \w+|-m slurm\.\w+|scripts/benchmark\.py \w+|"
+    r"scripts/\w+\.py)"
 )
 
 
@@ -69,7 +71,8 @@ def programs() -> list[str]:
     scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("[a-z]*.py")]
     commands = [path for path in (ROOT / "data_prep").glob("*.py") if "main(" in path.read_text()]
     submissions = [f"-m slurm.submit {name}" for name in ("train", "evaluate", "shards")]
-    return scripts + submissions + [f"-m data_prep.{path.stem}" for path in commands]
+    benchmarks = [f"scripts/benchmark.py {name}" for name in (*TITLES, "summary")]
+    return scripts + submissions + benchmarks + [f"-m data_prep.{path.stem}" for path in commands]
 
 
 @pytest.mark.parametrize("page", PAGES)
