@@ -4,7 +4,6 @@ What may be asked of the server, and how it starts and ends, is told in `page_se
 package of the extra `[web]`, Gradio, which is imported when the page is made.
 """
 
-import html
 import importlib.util
 import os
 import tempfile
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 # 50 megapixels take some 8 s on one core and 0.7 GB: what a stranger may ask for at most.
 MAX_PIXELS = 50_000_000
-MAX_BYTES = 50_000_000
+MAX_BYTES = 50 * 2**20
 # One is coloured at a time: the last in the queue waits a minute or two.
 MAX_WAITING = 16
 MAX_SATURATION = 2.0
@@ -41,6 +40,7 @@ EXAMPLES = ("astronaut", "chelsea", "coffee", "camera")  # public domain or CC0
 
 TITLE = "Colour a photograph"
 LABEL = "Download"
+PROBLEM = "This cannot be coloured"
 INTRODUCTION = (
     "Drop a photograph: its light and detail stay, its colours are painted anew. "
     "It is deleted after an hour."
@@ -99,6 +99,7 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
                 type="index",
                 visible=bool(examples),
             )
+        problem = gr.Textbox(label=PROBLEM, interactive=False, visible=False, max_lines=6)
         compared = gr.ImageSlider(
             show_label=False, interactive=False, max_height=640, buttons=["fullscreen"]
         )
@@ -108,14 +109,12 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
                 0, MAX_SATURATION, value=1, step=0.1, label="Saturation", buttons=[]
             )
             download = gr.DownloadButton(LABEL, variant="primary", interactive=False)
-        chosen.click(
-            lambda index: str(examples[index]), chosen, photo, api_visibility="private", queue=False
-        )
+        chosen.click(lambda index: str(examples[index]), chosen, photo, api_visibility="private")
         gr.on(
-            [photo.change, model.change, saturation.release],
+            [photo.change, model.change, saturation.change],
             partial(_answer, models, folder),
             [photo, model, saturation],
-            [compared, download],
+            [problem, compared, download],
             api_visibility="private",
             concurrency_limit=1,
             trigger_mode="always_last",
@@ -150,8 +149,6 @@ def color_file(colorizer: Colorizer, photo: Path, saturation: float, folder: Pat
 
     folder: gets a new folder with the results. Raises PhotoError for what cannot be coloured.
     """
-    if photo.stat().st_size > MAX_BYTES:
-        raise PhotoError("too_many_bytes", f"larger than {MAX_BYTES // 10**6} MB")
     opened = open_photo(photo, MAX_PIXELS)
     colored = colorizer.colorize(opened, saturation)
     results = Path(tempfile.mkdtemp(dir=folder))
@@ -175,18 +172,19 @@ def _answer(
     photo: str | None,
     model: str,
     saturation: float,
-) -> tuple[tuple[Path, Path] | None, "gr.DownloadButton"]:
-    """What the page shows: the two pictures of the slider, and the button to download."""
+) -> "tuple[gr.Textbox, tuple[Path, Path] | None, gr.DownloadButton]":
+    """What the page shows: a problem or none, the pictures of the slider, the download."""
     import gradio as gr
 
+    problem = gr.Textbox(visible=False)
+    button = gr.DownloadButton(LABEL, interactive=False)
     if photo is None:  # it was taken away
-        return None, gr.DownloadButton(LABEL, interactive=False)
+        return problem, None, button
     try:
         result = color_file(models[model], Path(photo), saturation, folder)
     except PhotoError as error:
-        name = html.escape(Path(photo).name)
-        gr.Warning(f"{name}: {html.escape(str(error))}.", 0, title="This cannot be coloured")
-        return None, gr.DownloadButton(LABEL, interactive=False)
+        return gr.Textbox(f"{Path(photo).name}: {error}", visible=True), None, button
     width, height = result.size
     label = f"{LABEL} ({width} × {height})"
-    return (result.gray, result.colored), gr.DownloadButton(label, result.download, interactive=True)
+    button = gr.DownloadButton(label, value=result.download, interactive=True)
+    return problem, (result.gray, result.colored), button

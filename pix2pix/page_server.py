@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pix2pix.errors import UserError
-from pix2pix.page import CSS, MAX_BYTES, TITLE, load_models, make_page, require_gradio
+from pix2pix.page import CSS, MAX_BYTES, load_models, make_page, require_gradio
 
 API = "/gradio_api/"
 PAGES = ("/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json")
@@ -28,7 +28,6 @@ SENT = {f"{API}upload": MAX_BYTES + 2**16, JOIN: 2**16, f"{API}cancel": 2**12, f
 
 # The browser enforces it: nothing is loaded from elsewhere, nothing is sent there.
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
-BUSY = "Too many photographs are waiting to be coloured; try again in a minute"
 
 
 def serve(sources: Sequence[Path], host: str, port: int) -> None:
@@ -68,12 +67,12 @@ def serve(sources: Sequence[Path], host: str, port: int) -> None:
         )
         page.has_launched = True  # or Gradio would take any path of this machine for an upload
         config = uvicorn.Config(
-            FrontDoor(app, folder),  # type: ignore[arg-type]
+            FrontDoor(app, folder),
             log_level="critical",  # a line for each request is not for a terminal
             timeout_graceful_shutdown=1,  # open pages keep a connection for ever
         )
         server = uvicorn.Server(config)
-        server.capture_signals = lambda: ending(server)  # type: ignore[method-assign]
+        server.capture_signals = lambda: ending(server)
         print(f"{address(listening)} shows {', '.join(models)}; Ctrl-C ends it", flush=True)
         server.run(sockets=[listening])
 
@@ -131,7 +130,7 @@ class FrontDoor:
         if refused:
             await answer(send, refused, "not here")
         else:
-            await self.app(scope, receive, guarded(send))
+            await self.app(scope, receive, with_policy(send))
 
     def refusal(self, scope: Any) -> int:
         """The status to refuse a request with, by its head; 0 if it is fine."""
@@ -183,21 +182,15 @@ class FrontDoor:
             return False
 
 
-def guarded(send: Any) -> Any:
-    """`send` of an answer to a browser: with POLICY, and in words where the queue is full."""
-    busy = False
+def with_policy(send: Any) -> Any:
+    """`send` of an answer to a browser, with POLICY in its head."""
 
-    async def send_guarded(message: Any) -> None:
-        nonlocal busy
+    async def send_with_policy(message: Any) -> None:
         if message["type"] == "http.response.start":
-            busy = message["status"] == 503
             message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
-            if busy:
-                await answer(send, 503, BUSY)
-        if not busy:
-            await send(message)
+        await send(message)
 
-    return send_guarded
+    return send_with_policy
 
 
 async def answer(send: Any, status: int, text: str) -> None:

@@ -50,8 +50,9 @@ class PhotoError(ValueError):
 def open_photo(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The photograph as a person sees it: upright, 8 bits, mode "L" or "RGB".
 
-    source: a file, or the bytes of one. max_pixels: a larger one is refused. 16-bit and float gray is scaled by its depth, transparency
+    source: a file, or the bytes of one. 16-bit and float gray is scaled by its depth, transparency
     is laid on white, of an animation the first frame is taken. Colour profiles are not applied.
+    max_pixels: what has more is refused before it is decoded.
     Raises PhotoError, never a warning: hostile files are somebody's ordinary download.
     """
     return _open(source, None, max_pixels)[0]
