@@ -26,10 +26,10 @@ from pix2pix.photo_files import EXTENSIONS, FORMATS, save_photo
 if TYPE_CHECKING:
     import gradio as gr
 
-# 50 megapixels take some 8 s on one core and 0.7 GB: what a stranger may ask for at most.
+# 50 megapixels take some 10 s on one core and 0.7 GB: what a stranger may ask for at most.
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 50 * 2**20
-# One is coloured at a time: the last in the queue waits a minute or two.
+# One is coloured at a time: the last in the queue waits 3 minutes at worst.
 MAX_WAITING = 16
 MAX_SATURATION = 2.0
 # What was uploaded and what was made of it stays an hour: people come back to a page.
@@ -48,8 +48,10 @@ INTRODUCTION = (
 CSS = """
 .gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
 footer { display: none !important; }
-.gallery { flex-wrap: nowrap !important; }
-.gallery-item { min-width: 0; }
+:has(> .gallery-item) {
+  display: grid !important; grid-template-columns: repeat(4, minmax(0, 5rem));
+}
+.gallery-item .gallery { width: 100% !important; height: auto !important; aspect-ratio: 1; }
 """
 
 
@@ -91,12 +93,15 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
     ) as page:
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
         with gr.Row():
-            photo = gr.File(label="Photograph", file_types=list(EXTENSIONS), height=140)
+            photo = gr.File(
+                label="Photograph", file_types=list(EXTENSIONS), height=140, min_width=300
+            )
             chosen = gr.Dataset(
                 label="Or one of these",
                 components=[gr.Image(visible=False)],
                 samples=[[str(example)] for example in examples],
                 type="index",
+                min_width=300,
                 visible=bool(examples),
             )
         problem = gr.Textbox(label=PROBLEM, interactive=False, visible=False, max_lines=6)

@@ -18,9 +18,9 @@ from pix2pix.errors import UserError
 from pix2pix.page import CSS, MAX_BYTES, load_models, make_page, require_gradio
 
 API = "/gradio_api/"
-PAGES = ("/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json")
+PAGES = ("/", "/config", "/theme.css", "/favicon.ico")
 FOLDERS = ("/assets/", "/static/", f"{API}heartbeat/")
-QUESTIONS = tuple(API + name for name in ("info", "upload_progress", "queue/data", "theme.css"))
+QUESTIONS = (f"{API}upload_progress", f"{API}queue/data")
 FILE = f"{API}file="
 JOIN = f"{API}queue/join"
 # What may be sent, and how many bytes of it: a photograph in its envelope, or a few settings.
@@ -83,8 +83,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # Python adds the address
         raise UserError(
-            f"--host {host} --port {port} cannot be used: {error.strerror}; another --port may be "
+            f"--host {host} --port {port} cannot be used: {reason}; another --port may be "
             "free, and --port 0 finds one"
         ) from None
 

@@ -47,15 +47,15 @@ class PhotoError(ValueError):
         return PhotoError, (self.reason, str(self))
 
 
-def open_photo(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_photo(source: Path | bytes, max_pixels: int | None = None) -> Image.Image:
     """The photograph as a person sees it: upright, 8 bits, mode "L" or "RGB".
 
     source: a file, or the bytes of one. 16-bit and float gray is scaled by its depth, transparency
     is laid on white, of an animation the first frame is taken. Colour profiles are not applied.
-    max_pixels: what has more is refused before it is decoded.
+    max_pixels: what has more is refused before it is decoded; MAX_PIXELS where it is not given.
     Raises PhotoError, never a warning: hostile files are somebody's ordinary download.
     """
-    return _open(source, None, max_pixels)[0]
+    return _open(source, None, MAX_PIXELS if max_pixels is None else max_pixels)[0]
 
 
 def open_reduced(source: Path | bytes, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
@@ -65,7 +65,7 @@ def open_reduced(source: Path | bytes, short_side: int) -> tuple[Image.Image, tu
     decoder then makes fewer pixels of each block, and 12 megapixels take a third of the time and a
     sixteenth of the memory. Raises PhotoError as `open_photo` does.
     """
-    return _open(source, short_side)
+    return _open(source, short_side, MAX_PIXELS)
 
 
 def luma(photo: Image.Image) -> Image.Image:
@@ -87,7 +87,7 @@ def chroma_spread(photo: Image.Image) -> float:
 
 
 def _open(
-    source: Path | bytes, short_side: int | None, max_pixels: int = MAX_PIXELS
+    source: Path | bytes, short_side: int | None, max_pixels: int
 ) -> tuple[Image.Image, tuple[int, int]]:
     data = source if isinstance(source, bytes) else _read(source)
     if not data:

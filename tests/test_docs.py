@@ -151,9 +151,7 @@ def test_every_command_of_readme_and_data_page_works(tmp_path):
     commands = [
         smaller(command)
         for command in sh_commands(README) + sh_commands(PAGES["data.md"])
-        if command not in NOT_HERE
-        and ON_A_CLUSTER not in command
-        and WITHOUT_END not in command
+        if command not in NOT_HERE and ON_A_CLUSTER not in command and WITHOUT_END not in command
     ]
     script = "\n".join(["set -euxo pipefail", *commands])
     variables = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}

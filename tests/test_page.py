@@ -119,7 +119,9 @@ def test_without_gradio_the_error_says_what_to_install(monkeypatch):
 def test_a_port_that_is_taken_and_a_host_that_is_none_are_errors():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port {port} cannot be used: Address already in"):
+        with pytest.raises(
+            UserError, match=f"--port {port} cannot be used: Address already in use;"
+        ):
             listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"--host no\.such\.host\.invalid"):
         listen("no.such.host.invalid", 0)

@@ -259,6 +259,13 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_is_colored(page):
     expect(page.get_by_label(PROBLEM)).not_to_be_visible()
 
 
+def test_it_fits_on_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    upload(page, "a.png", encoded(colorful(), "PNG"))
+    download(page, (80, 64))
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_an_upload_that_is_too_large_gets_a_sentence(server, browser, tmp_path):
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
