@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pix2pix.colorizer import Colorizer
 from pix2pix.errors import UserError
 from pix2pix.page import CSS, MAX_BYTES, load_models, make_page, require_gradio
 
@@ -45,36 +46,41 @@ def serve(sources: Sequence[Path], host: str, port: int) -> None:
             "GRADIO_ANALYTICS_ENABLED": "False",
         }
         models = load_models(sources)
-        import gradio as gr
         import uvicorn
-        from fastapi import FastAPI
 
-        page = make_page(models, folder)
-        app = gr.mount_gradio_app(
-            FastAPI(openapi_url=None),
-            page,
-            path="/",
-            css=CSS,
-            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            footer_links=[],
-            run_history=False,
-            show_error=False,
-            max_file_size=MAX_BYTES,
-            enable_monitoring=False,
-            mcp_server=False,
-            ssr_mode=False,
-            pwa=False,
-        )
-        page.has_launched = True  # or Gradio would take any path of this machine for an upload
         config = uvicorn.Config(
-            FrontDoor(app, folder),
+            FrontDoor(gradio_app(models, folder), folder),
             log_level="critical",  # a line for each request is not for a terminal
             timeout_graceful_shutdown=1,  # open pages keep a connection for ever
         )
-        server = uvicorn.Server(config)
+        server: Any = uvicorn.Server(config)
         server.capture_signals = lambda: ending(server)
         print(f"{address(listening)} shows {', '.join(models)}; Ctrl-C ends it", flush=True)
         server.run(sockets=[listening])
+
+
+def gradio_app(models: dict[str, Colorizer], folder: Path) -> Any:
+    """The page as an ASGI application, without what Gradio would add to it."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    page = make_page(models, folder)
+    page.has_launched = True  # or Gradio would take any path of this machine for an upload
+    return gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path="/",
+        css=CSS,
+        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MAX_BYTES,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
