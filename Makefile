@@ -19,8 +19,8 @@ include demo.mk
 help:
 	@echo "make demo      train on sample photographs and look at the result"
 	@echo "make test      run the tests that need nothing but Python"
-	@echo "make test-all  run these, and those of launcher, SLURM, wheel and docs;"
-	@echo "               SLURM: apt-get install slurm-wlm slurmdbd mariadb-server"
+	@echo "make test-all  run these, and those of launcher, SLURM, page, wheel and docs:"
+	@echo "               apt-get install slurm-wlm slurmdbd mariadb-server chromium"
 	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
 	@echo "make bench     measure every part on this machine, ten minutes: out/bench"
 	@echo "make lint      check style and format"
@@ -80,7 +80,7 @@ clean:
 
 # A stamp says which extras of setup.py are installed; dev comes with demo.
 $(VENV)/.installed-demo: EXTRAS := demo
-$(VENV)/.installed-dev: EXTRAS := demo,dev,onnx
+$(VENV)/.installed-dev: EXTRAS := demo,dev,onnx,web
 $(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
 	@echo "installing PyTorch and the rest into $(VENV): 6 GB, one to three minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"

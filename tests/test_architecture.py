@@ -23,7 +23,7 @@ FLOORS = (
     "saturation_curve scores state",
     "checkpoint evaluation model_card onnx_model step step_watch summary",
     "colorizer export report report_sheet run_evaluation trainer",
-    "benchmark",
+    "benchmark page page_server",
 )
 TOP = len(FLOORS) - 1  # data_prep, scripts and slurm too
 
