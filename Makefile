@@ -60,7 +60,8 @@ cluster-stop: $(VENV)/.installed-demo
 
 .PHONY: board
 board: $(VENV)/.installed-demo
-	$(BIN)/tensorboard --logdir runs
+	# without a number it keeps ten pictures of each run
+	$(BIN)/tensorboard --logdir runs --samples_per_plugin images=200
 
 .PHONY: clean
 clean:
