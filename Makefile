@@ -58,9 +58,9 @@ cluster: $(VENV)/.installed-demo
 cluster-stop: $(VENV)/.installed-demo
 	$(BIN)/python -m slurm.local_cluster stop
 
+# TensorBoard itself would show ten of a run's pictures.
 .PHONY: board
 board: $(VENV)/.installed-demo
-	# without a number it keeps ten pictures of each run
 	$(BIN)/tensorboard --logdir runs --samples_per_plugin images=200
 
 .PHONY: clean
