@@ -18,6 +18,7 @@ include demo.mk
 .PHONY: help
 help:
 	@echo "make demo      train on sample photographs and look at the result"
+	@echo "make picture   draw the picture of README.md with what the demo trained"
 	@echo "make test      run the tests that need nothing but Python"
 	@echo "make test-all  run these, and those of launcher, SLURM, wheel and docs;"
 	@echo "               SLURM: apt-get install slurm-wlm slurmdbd mariadb-server"
