@@ -1,7 +1,9 @@
 """Promises of what a real TensorBoard shows of two runs, one of them resumed from an older step."""
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,13 +20,14 @@ from tests.ranks import run_ranks
 from tests.test_launcher import wait_for
 from tests.training import fit, tiny_config
 
+ROOT = Path(__file__).parents[1]
 FIRST, RESUMED = "first/tensorboard", "resumed/tensorboard"
 
 
 @pytest.fixture(scope="module")
 def runs(trained_run, tiny_shards, tmp_path_factory) -> Path:
     """`first`: the session's; `resumed`: with other losses, 3 steps of which the last is lost."""
-    folder = tmp_path_factory.mktemp("runs")
+    folder = tmp_path_factory.mktemp("board") / "runs"
     shutil.copytree(trained_run, folder / "first")
     changes = {"l1_weight": 7.0, "gan_loss": "hinge", "checkpoint_every": 2, "sample_every": 1}
     run = folder / "resumed"
@@ -36,11 +39,15 @@ def runs(trained_run, tiny_shards, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ask(runs):
-    """A function that asks a TensorBoard of these runs, as its page does."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        told = iter(server.stderr)
-        address = next(found[0] for line in told if (found := re.search(r"http://\S+", line)))
+    """A function that asks the TensorBoard of `make board`, as its page does."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    make = ["make", "--dry-run", "board", f"VENV={sys.prefix}"]
+    make.append(f"--old-file={sys.prefix}/.installed-demo")
+    told = subprocess.run(make, cwd=ROOT, env=environment, capture_output=True, text=True)
+    command = [*shlex.split(told.stdout), "--port", "0"]
+    with subprocess.Popen(command, cwd=runs.parent, stderr=subprocess.PIPE, text=True) as server:
+        lines = iter(server.stderr)
+        address = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
 
         def ask(path, body=None, **query):
             url = f"{address}data/{path}?{urlencode(query)}"
