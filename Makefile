@@ -18,6 +18,7 @@ include demo.mk
 .PHONY: help
 help:
 	@echo "make demo      train on sample photographs and look at the result"
+	@echo "make picture   draw the picture of README.md with what the demo trained"
 	@echo "make test      run the tests that need nothing but Python"
 	@echo "make test-all  run these, and those of launcher, SLURM, page, wheel and docs:"
 	@echo "               apt-get install slurm-wlm slurmdbd mariadb-server chromium"
@@ -69,9 +70,10 @@ cluster: $(VENV)/.installed-demo
 cluster-stop: $(VENV)/.installed-demo
 	$(BIN)/python -m slurm.local_cluster stop
 
+# TensorBoard itself would show ten of a run's pictures.
 .PHONY: board
 board: $(VENV)/.installed-demo
-	$(BIN)/tensorboard --logdir runs
+	$(BIN)/tensorboard --logdir runs --samples_per_plugin images=200
 
 .PHONY: clean
 clean:

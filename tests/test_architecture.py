@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "charts color color_difference config contrast distributed durable errors feature_distance "
     "losses machine networks options order photo shards stop upsampling writer_claim",
-    "baselines checkpoint_files checkpoint_share cli cli_help contact_sheet data "
+    "baselines board checkpoint_files checkpoint_share cli cli_help contact_sheet data "
     "feature_networks generator log metrics photo_files preflight reader run_directory "
     "saturation_curve scores state",
     "checkpoint evaluation model_card onnx_model step step_watch summary",
