@@ -147,11 +147,11 @@ def _draw_chart(
 def _draw_curve(draw: ImageDraw.ImageDraw, box: Box, report: dict[str, Any]) -> None:
     points = report[CURVE]
     truth = report["colorfulness_truth"]
-    labels = [f"×{p['saturation']:g}" if p["saturation"] in (0, 1, 2, 3) else "" for p in points]
+    labels = [f"{p['saturation']:g}" if p["saturation"] in (0, 1, 2, 3) else "" for p in points]
     draw_curve(
         draw,
         box,
-        "saturation",
+        "by saturation",
         ("colorfulness", "PSNR, dB"),
         [(point["colorfulness"], point["psnr"]) for point in points],
         labels,
