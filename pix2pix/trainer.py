@@ -24,12 +24,14 @@ from pix2pix.distributed import Agreement, Distributed
 from pix2pix.errors import UserError
 from pix2pix.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.log import RunLog, peak_memory_gib
+from pix2pix.machine import keep_all_freed_memory
 from pix2pix.preflight import check_training, crop_size
 from pix2pix.reader import ShardReader
 from pix2pix.run_directory import RunDirectory, config_hash
 from pix2pix.shards import open_split, read_manifest
 from pix2pix.state import build_state
 from pix2pix.step import AdversarialStep, default_precision
+from pix2pix.step_profile import StepProfile
 from pix2pix.step_watch import FailedStep, FiniteWatch, MeanWindow
 from pix2pix.stop import StopRequest
 from pix2pix.writer_claim import WAIT_SECONDS, WriterClaim
@@ -69,6 +71,8 @@ class Trainer:
         )
         self.train, self.validation = _open_readers(config.shards, distributed)
         world_size, on_cpu = distributed.world_size, distributed.device.type == "cpu"
+        if on_cpu:
+            keep_all_freed_memory()
         self.config = config = check_training(config, self.train.split, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
@@ -115,6 +119,7 @@ class Trainer:
                 self.stop_request.listening(),
                 self._open_log() as self.log,
                 self._open_stream() as self.stream,
+                self._open_profile() as self.profile,
             ):
                 self._train()
             return self._conclude()
@@ -149,6 +154,7 @@ class Trainer:
                 self._evaluate()
             if self._due(self.config.checkpoint_every):
                 self._save_unless_failing()
+            self.profile.advance(self.state.step)
 
     def _due(self, every: int) -> bool:
         """Every `every` steps, and at the end; 0 means only at the end."""
@@ -195,7 +201,8 @@ class Trainer:
         l1, real, fake = (
             values[tag] for tag in ("loss/generator_l1", "discriminator/real", "discriminator/fake")
         )
-        self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}")
+        waited = values["speed/share_waited_for_data"]
+        self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}, data {waited:.0%}")
 
     def _draw_samples(self) -> None:
         """Fixed photographs as gray | colorized | truth; rank 0 alone, no collective inside."""
@@ -270,6 +277,10 @@ class Trainer:
         if self.validation is None:
             self.distributed.say("the shards have no val split: no evaluation, pictures of train")
         return RunLog(self.run, self.state.step, self.total_steps, active=self.distributed.is_main)
+
+    def _open_profile(self) -> StepProfile:
+        rank, device = self.distributed.rank, self.distributed.device
+        return StepProfile(self.config.profile, self.run.profile, rank, device, self.log.line)
 
     def _conclude(self) -> Outcome:
         step = self.state.step
