@@ -23,7 +23,7 @@ LOADER = "enumerate(DataLoader)"  # how torch marks the wait for a batch
 class StepProfile:
     """Traces `num_steps` steps of this rank after the first few; 0: none.
 
-    Used as a context around the steps. A run that ends sooner leaves a trace of fewer steps. It
+    Used as a context around the steps; a run that ends sooner leaves no trace, and says so. It
     reads clocks only, so no number of the training changes.
     folder: for the traces, a file of each rank; say: prints the table.
     """

@@ -11,6 +11,23 @@ from tests.ranks import run_ranks
 from tests.training import fit, tiny_config
 
 CPU = torch.device("cpu")
+# More than there are rows in the table.
+MORE_OPERATIONS = [
+    "exp",
+    "log",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+    "sqrt",
+    "abs",
+    "neg",
+    "floor",
+    "ceil",
+    "round",
+    "sign",
+    "erf",
+]
 
 
 def trace_of(path: Path) -> list[dict]:
@@ -18,12 +35,14 @@ def trace_of(path: Path) -> list[dict]:
 
 
 def profiled(folder: Path, num_steps: int, run_steps: int, first: int = 0) -> list[str]:
-    """What is said when steps of three sums each are run, of which `num_steps` are to be traced."""
+    """What is said when steps of three sums and more are run, `num_steps` of them to be traced."""
     said: list[str] = []
     with StepProfile(num_steps, folder, 0, CPU, said.append) as profile:
         for step in range(first, first + run_steps):
             for _ in range(3):
                 torch.cumsum(torch.ones(50_000), 0)
+            for name in MORE_OPERATIONS:
+                getattr(torch, name)(torch.ones(50_000))
             profile.advance(step + 1)
     return said
 
