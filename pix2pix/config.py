@@ -100,7 +100,7 @@ class TrainConfig:
     gan_loss: Literal["bce", "least_squares", "hinge"] = option("bce", help="adversarial loss")
     ema_decay: float = option(0.999, help="generator's average; 0: none")
     precision: Literal["no", "fp16", "bf16"] | None = option(
-        None, help="none: bf16 on a GPU that has it, fp16 on another, no on a CPU"
+        None, help="none: bf16 where the device has it, else fp16 on a GPU, no on a CPU"
     )
     grad_accumulation_steps: int = option(
         1, help="of a rank's batch, one after another", unit="slices"
@@ -114,6 +114,7 @@ class TrainConfig:
     evaluate_every: int = option(1000, help="steps between evaluations", unit="steps")
     checkpoint_every: int = option(500, help="steps between checkpoints", unit="steps")
     keep_checkpoints: int = option(3, help="how many of the newest stay", unit="checkpoints")
+    profile: int = option(0, help="trace so many, soon after the start; 0: none", unit="steps")
 
     def __post_init__(self) -> None:
         for flag in flags_of(type(self)).values():
@@ -273,6 +274,7 @@ _RANGES = (
             "sample_every",
             "evaluate_every",
             "checkpoint_every",
+            "profile",
         ),
     ),
     (

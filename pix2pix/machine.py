@@ -36,6 +36,19 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 32 * 2**20)  # the largest that it takes
 
 
+def keep_all_freed_memory() -> None:
+    """Let this process keep all that it frees, where malloc is glibc's.
+
+    For a training on a CPU: each step frees and takes the same gigabytes, and a tenth of its time
+    went into giving them back and getting them again, a page at a time.
+    """
+    trim_threshold, max_mmaps = -1, -4  # mallopt(3)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(max_mmaps, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
 def peak_memory() -> int:
     """Most bytes of memory that this process has held so far (peak resident set)."""
     try:

@@ -1,6 +1,8 @@
 """What can be said against a training before it starts, where it is submitted or run (no torch)."""
 
 import math
+import shutil
+from pathlib import Path
 
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
@@ -38,4 +40,14 @@ def check_image_size(split: Split, image_size: int) -> None:
             f"image_size {image_size} is larger than the {crop_size(split.short_side)} px crops "
             f"of these shards (short side {split.short_side}); make shards with "
             f"--short_side {needed}, or train at a smaller --image_size"
+        )
+
+
+def check_free_disk(root: Path, num_bytes: int) -> None:
+    """Raise UserError unless two checkpoints of `num_bytes` fit on the disk of `root`."""
+    free = shutil.disk_usage(root).free
+    if free < 2 * num_bytes:  # the next checkpoint is written before the last one goes
+        raise UserError(
+            f"{root} has {free / 2**30:.1f} GiB free, but two checkpoints need "
+            f"{2 * num_bytes / 2**30:.1f} GiB; make room or choose another --run_dir"
         )

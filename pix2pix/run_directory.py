@@ -24,6 +24,7 @@ class RunDirectory:
         self.checkpoints = root / "checkpoints"
         self.tensorboard = root / "tensorboard"
         self.samples = root / "samples"
+        self.profile = root / "profile"
         # Written by slurm.submit, before the training claims the directory.
         self.snapshots = root / "snapshots"
         self.jobs = root / "slurm"

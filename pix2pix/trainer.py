@@ -1,7 +1,6 @@
 """Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
 
 import enum
-import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -22,15 +21,16 @@ from pix2pix.data import (
     resize,
 )
 from pix2pix.distributed import Agreement, Distributed
-from pix2pix.errors import UserError
 from pix2pix.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.log import RunLog, peak_memory_gib
-from pix2pix.preflight import check_training, crop_size
+from pix2pix.machine import keep_all_freed_memory
+from pix2pix.preflight import check_free_disk, check_training, crop_size
 from pix2pix.reader import ShardReader
 from pix2pix.run_directory import RunDirectory, config_hash
 from pix2pix.shards import open_split, read_manifest
 from pix2pix.state import build_state
 from pix2pix.step import AdversarialStep, default_precision
+from pix2pix.step_profile import StepProfile
 from pix2pix.step_watch import FailedStep, FiniteWatch, MeanWindow
 from pix2pix.stop import StopRequest
 from pix2pix.writer_claim import WAIT_SECONDS, WriterClaim
@@ -70,6 +70,8 @@ class Trainer:
         )
         self.train, self.validation = _open_readers(config.shards, distributed)
         world_size, on_cpu = distributed.world_size, distributed.device.type == "cpu"
+        if on_cpu:
+            keep_all_freed_memory()
         self.config = config = check_training(config, self.train.split, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
@@ -116,6 +118,7 @@ class Trainer:
                 self.stop_request.listening(),
                 self._open_log() as self.log,
                 self._open_stream() as self.stream,
+                self._open_profile() as self.profile,
             ):
                 self._train()
             return self._conclude()
@@ -154,6 +157,7 @@ class Trainer:
             if self._due(every):
                 with self.window.paused(name):
                     work()
+        self.profile.advance(self.state.step)
 
     def _due(self, every: int) -> bool:
         """Every `every` steps, and at the end; 0 means only at the end."""
@@ -201,7 +205,8 @@ class Trainer:
         l1, real, fake = (
             values[tag] for tag in ("loss/generator_l1", "discriminator/real", "discriminator/fake")
         )
-        self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}")
+        waited = values["speed/share_waited_for_data"]
+        self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}, data {waited:.0%}")
 
     def _draw_samples(self) -> None:
         """Fixed photographs as gray | colorized | truth; rank 0 alone, no collective inside."""
@@ -285,6 +290,10 @@ class Trainer:
         is_main = self.distributed.is_main
         return RunLog(self.run, self.config, machine, self.state.step, active=is_main)
 
+    def _open_profile(self) -> StepProfile:
+        rank, device = self.distributed.rank, self.distributed.device
+        return StepProfile(self.config.profile, self.run.profile, rank, device, self.log.line)
+
     def _conclude(self) -> Outcome:
         step = self.state.step
         if step < self.total_steps:
@@ -302,13 +311,3 @@ def _open_readers(root: Path, distributed: Distributed) -> tuple[ShardReader, Sh
         return ShardReader(root, train), None
     validation = distributed.on_main(lambda: open_split(root, "val"))
     return ShardReader(root, train), ShardReader(root, validation)
-
-
-def check_free_disk(root: Path, num_bytes: int) -> None:
-    """Raise UserError unless two checkpoints of `num_bytes` fit on the disk of `root`."""
-    free = shutil.disk_usage(root).free
-    if free < 2 * num_bytes:  # the next checkpoint is written before the last one goes
-        raise UserError(
-            f"{root} has {free / 2**30:.1f} GiB free, but two checkpoints need "
-            f"{2 * num_bytes / 2**30:.1f} GiB; make room or choose another --run_dir"
-        )

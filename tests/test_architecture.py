@@ -21,7 +21,7 @@ FLOORS = (
     "baselines board checkpoint_files checkpoint_share cli cli_help contact_sheet data "
     "feature_networks generator log metrics photo_files preflight reader run_directory "
     "saturation_curve scores state",
-    "checkpoint evaluation model_card onnx_model step step_watch summary",
+    "checkpoint evaluation model_card onnx_model step step_profile step_watch summary",
     "colorizer export report report_sheet run_evaluation trainer",
     "benchmark page page_server",
 )

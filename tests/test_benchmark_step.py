@@ -1,5 +1,6 @@
 """Sides of a ratio take turns, and the benchmarks of step and loader give what DESIGN promises."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from pix2pix.benchmark import loader, step
 from pix2pix.benchmark.classic import ClassicStep
+from pix2pix.benchmark.memory import kept_bytes, saved_bytes_per_photograph
 from pix2pix.benchmark.options import LoaderOptions, StepOptions
 from pix2pix.benchmark.rounds import Timing, take_turns
 from pix2pix.distributed import Distributed
@@ -52,6 +54,27 @@ def test_the_step_benchmark_compares_at_the_best_classic_batch():
     rate = figures["flops_per_second"] / figures["matmul_flops_per_second"]
     assert figures["utilization"] == pytest.approx(rate)
     assert figures["classic_batch_size"] in (1, 3)
+
+
+def test_what_autograd_keeps_is_counted_once_and_until_it_is_let_go():
+    weight = torch.ones(1000, requires_grad=True)
+
+    def step() -> None:
+        for _ in range(3):  # one after another: never two at once
+            scaled = weight * torch.ones(1000)  # keeps the factor
+            (scaled * scaled).sum().backward()  # keeps `scaled`, twice
+
+    assert kept_bytes(step) == 2 * weight.nbytes
+
+
+def test_a_photograph_takes_as_much_more_in_every_batch_and_less_in_bf16():
+    def build(batch_size: int, precision: str = "no"):
+        options = StepOptions(batch_size=batch_size, image_size=64, width=4)
+        return step._our_step(options, precision, CPU)
+
+    one = saved_bytes_per_photograph(build)
+    assert kept_bytes(build(5)) - kept_bytes(build(3)) == pytest.approx(2 * one, rel=0.01)
+    assert 0.5 < saved_bytes_per_photograph(partial(build, precision="bf16")) / one < 0.8
 
 
 def test_a_step_counts_the_operations_of_both_networks():

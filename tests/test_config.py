@@ -34,6 +34,7 @@ def test_flags_of_a_training_are_these():
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
         *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps", "compile"],
         *["log_every", "sample_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"],
+        "profile",
     ]
 
 
@@ -202,6 +203,7 @@ def test_identity_is_all_that_decides_the_numbers_of_a_step():
         *["total_steps", "epochs", "decay_start"],
         *["precision", "grad_accumulation_steps", "compile"],
         *["log_every", "sample_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"],
+        "profile",
     }
     assert set(config().identity()) == {f.name for f in dataclasses.fields(TrainConfig)} - free
     assert config(seed=3).identity().keys() == IDENTITY_FIELDS.keys()

@@ -39,6 +39,7 @@ TINY = {
     "log_every": 1,
     "evaluate_every": 0,
     "total_steps": 4,
+    "precision": "no",
 }
 
 

@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
-from pix2pix.trainer import Trainer, check_free_disk
+from pix2pix.preflight import check_free_disk
+from pix2pix.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.training import fit, tiny_config
 

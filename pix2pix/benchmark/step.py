@@ -8,12 +8,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pix2pix.benchmark.classic import ClassicStep
+from pix2pix.benchmark.memory import gpu_figures, saved_bytes_per_photograph
 from pix2pix.benchmark.options import StepOptions
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import take_turns
 from pix2pix.config import TrainConfig
 from pix2pix.data import Batch
 from pix2pix.distributed import Distributed
+from pix2pix.machine import keep_all_freed_memory
 from pix2pix.state import build_state
 from pix2pix.step import PRECISIONS, AdversarialStep, default_precision
 
@@ -27,6 +29,9 @@ def measure(options: StepOptions, distributed: Distributed) -> Figures:
     """
     device = distributed.device
     precision = options.precision or default_precision(device)
+    if device.type == "cpu":
+        keep_all_freed_memory()  # as a training does; the classic step gains by it, too
+    memory = _memory(options, precision, device)
     step = _our_step(options, precision, device)
     flops = _flops(_our_step(replace(options, compile=False), precision, device))
     classic = {
@@ -57,7 +62,7 @@ def measure(options: StepOptions, distributed: Distributed) -> Figures:
         "precision": precision,
         "compiled": str(options.compile).lower(),
         "threads": torch.get_num_threads(),
-        **_memory(step, device, options.batch_size),
+        **memory,
     }
 
 
@@ -97,15 +102,12 @@ def _matmul(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], obje
     return lambda: a @ b, 2 * side**3
 
 
-def _memory(step: Callable[[], object], device: torch.device, batch_size: int) -> Figures:
-    """On a GPU: the most that a step has allocated, and what a photograph adds to it."""
-    if device.type != "cuda":
-        return {}
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    peak = torch.cuda.max_memory_allocated(device)
-    return {
-        "peak_gib": peak / 2**30,
-        "activation_mib_per_sample": (peak - before) / 2**20 / batch_size,
-    }
+def _memory(options: StepOptions, precision: str, device: torch.device) -> Figures:
+    """What a step needs; alone on the device, before anything else is built there."""
+
+    def build(batch_size: int) -> Callable[[], object]:
+        return _our_step(replace(options, batch_size=batch_size, compile=False), precision, device)
+
+    figures: Figures = {"saved_bytes_per_photograph": saved_bytes_per_photograph(build)}
+    on_gpu = device.type == "cuda"
+    return {**figures, **gpu_figures(build, options.batch_size, device)} if on_gpu else figures
