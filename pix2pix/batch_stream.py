@@ -17,7 +17,7 @@ from pix2pix.data import Batch, NumberedBatches
 from pix2pix.errors import UserError
 from pix2pix.machine import keep_freed_memory
 
-AHEAD = 2  # batches of each worker that may wait for the step; more fall out of the cache again
+AHEAD = 4  # batches of each worker that may wait for the step
 IN_USE = 4  # batches that the step and whoever else may have in their hands
 
 

@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
-    "charts color color_difference config contrast distributed durable errors feature_distance "
-    "losses machine networks options order photo shards stop upsampling writer_claim",
-    "baselines checkpoint_files checkpoint_share cli cli_help contact_sheet data "
+    "batch_memory charts color color_difference config contrast distributed durable errors "
+    "feature_distance losses machine networks options order photo shards stop "
+    "upsampling writer_claim",
+    "baselines batch_stream checkpoint_files checkpoint_share cli cli_help contact_sheet data "
     "feature_networks generator log metrics photo_files preflight reader run_directory scores "
     "state",
     "checkpoint evaluation model_card onnx_model step step_watch summary",
