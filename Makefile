@@ -18,10 +18,12 @@ include demo.mk
 .PHONY: help
 help:
 	@echo "make demo      train on sample photographs and look at the result"
+	@echo "make picture   draw the picture of README.md with what the demo trained"
 	@echo "make test      run the tests that need nothing but Python"
-	@echo "make test-all  run these, and those of launcher, SLURM, wheel and docs;"
-	@echo "               SLURM: apt-get install slurm-wlm slurmdbd mariadb-server"
+	@echo "make test-all  run these, and those of launcher, SLURM, page, wheel and docs:"
+	@echo "               apt-get install slurm-wlm slurmdbd mariadb-server chromium"
 	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
+	@echo "make bench     measure every part on this machine, ten minutes: out/bench"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
 	@echo "make cluster   start a SLURM on this machine; make cluster-stop ends it"
@@ -43,6 +45,16 @@ chaos: $(VENV)/.installed-dev
 	@mkdir -p out
 	$(BIN)/python scripts/chaos.py --kills $(KILLS) --json out/chaos.json
 
+BENCHMARKS = prep loader step end_to_end scaling checkpoint
+.PHONY: bench $(BENCHMARKS:%=bench-%)
+bench: $(BENCHMARKS:%=bench-%)
+	@echo
+	@$(BIN)/python scripts/benchmark.py summary --reports out/bench
+
+$(BENCHMARKS:%=bench-%): bench-%: $(VENV)/.installed-demo
+	@mkdir -p out/bench
+	$(BIN)/python scripts/benchmark.py $* --json out/bench/$*.json --plot out/bench/$*.png
+
 .PHONY: lint type
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -58,9 +70,10 @@ cluster: $(VENV)/.installed-demo
 cluster-stop: $(VENV)/.installed-demo
 	$(BIN)/python -m slurm.local_cluster stop
 
+# TensorBoard itself would show ten of a run's pictures.
 .PHONY: board
 board: $(VENV)/.installed-demo
-	$(BIN)/tensorboard --logdir runs
+	$(BIN)/tensorboard --logdir runs --samples_per_plugin images=200
 
 .PHONY: clean
 clean:
@@ -69,7 +82,7 @@ clean:
 
 # A stamp says which extras of setup.py are installed; dev comes with demo.
 $(VENV)/.installed-demo: EXTRAS := demo
-$(VENV)/.installed-dev: EXTRAS := demo,dev,onnx
+$(VENV)/.installed-dev: EXTRAS := demo,dev,onnx,web
 $(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
 	@echo "installing PyTorch and the rest into $(VENV): 6 GB, one to three minutes ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"

@@ -44,3 +44,17 @@ out/demo/contact_sheet.png: $(wildcard runs/demo/checkpoints/step_*)
 		--photos out/demo/photos/gray --out out/demo/colorized/gray
 	$(BIN)/python scripts/contact_sheet.py --photos out/demo/photos \
 		--colorized out/demo/colorized --out out/demo/contact_sheet.png
+
+# Which part of the photographs a training saw is told by the folder; labels show it.
+.PHONY: picture
+picture: demo
+	# the picture of README.md: of photographs in the public domain and under CC0 alone
+	mkdir -p "out/demo/pictured/learned from" "out/demo/pictured/never seen"
+	for name in astronaut coffee; do cp out/demo/photos/train/$$name-00.png \
+		"out/demo/pictured/learned from/$$name.png"; done
+	cp out/demo/photos/val/astronaut.png out/demo/photos/val/chelsea.png \
+		"out/demo/pictured/never seen"
+	$(BIN)/python scripts/colorize.py --run_dir runs/demo \
+		--photos out/demo/pictured --out out/demo/colorized/pictured
+	$(BIN)/python scripts/contact_sheet.py --photos out/demo/pictured \
+		--colorized out/demo/colorized/pictured --out docs/images/demo.webp

@@ -31,6 +31,10 @@ EXTRAS = {
         "onnxscript>=0.5",  # torch writes ONNX with it
         "onnxruntime>=1.20",  # what an export is checked in
     ],
+    "web": [
+        "gradio>=6.31",  # the page to try a model on; newer ones have fewer holes
+        "scikit-image>=0.24",  # its examples
+    ],
     "metrics": [  # for `--metrics` of evaluate.py; the weights are files that you bring
         "torch-fidelity>=0.3",  # the Inception that FID and KID are defined by
         "lpips>=0.1.4",  # the code and linear weights of the paper
@@ -39,6 +43,7 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time
+        "playwright>=1.50",  # tests open the page in the system's Chromium
         "webdataset>=0.2.100",  # tests read our shards with it: they are plain WebDataset
         "torchmetrics>=1.4",  # tests check our metrics against it
         "torch-fidelity>=0.3",  # and against this
@@ -57,6 +62,7 @@ COMMANDS = {
     "evaluate": "pix2pix.scripts.evaluate",
     "colorize": "pix2pix.scripts.colorize",
     "export": "pix2pix.scripts.export",
+    "page": "pix2pix.scripts.page",
     "contact-sheet": "pix2pix.scripts.contact_sheet",
     "benchmark": "pix2pix.scripts.benchmark",
     "make-shards": "data_prep.make_shards",

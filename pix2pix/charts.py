@@ -1,4 +1,4 @@
-"""Charts drawn with Pillow: a histogram, and bars with names."""
+"""Charts drawn with Pillow: a histogram, a curve, and bars with names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,6 +103,50 @@ def _draw_marks(
         place = (start + (6 if fits else -6), line_top)
         anchor = "la" if fits else "ra"
         draw.text(place, mark.label, MARK, font(TEXT), anchor, stroke_width=3, stroke_fill="white")
+
+
+def draw_curve(
+    draw: ImageDraw.ImageDraw,
+    box: Box,
+    title: str,
+    axes: tuple[str, str],
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    marks: Sequence[Mark] = (),
+) -> None:
+    """Points joined by lines within `box`; axes: what x and y are; labels: a word for each point,
+    which may be empty; marks: vertical lines at values of x.
+    """
+    left, top, right, bottom = box
+    draw.text((left, top), f"{title}: {axes[1]}", INK, font(TITLE))
+    left, top, bottom = left + _LEFT, top + _HEAD, bottom - _FOOT
+    xs, ys = zip(*points, strict=True)
+    ends = [*xs, *(mark.value for mark in marks)]
+    x_low, x_span = min(ends), (max(ends) - min(ends)) or 1.0
+    y_low, y_span = min(ys), (max(ys) - min(ys)) or 1.0
+    top_of_curve = top + (len(marks) + 1) * _LINE
+
+    def x(value: float) -> int:
+        return round(left + (value - x_low) / x_span * (right - left))
+
+    def y(value: float) -> int:
+        return round(bottom - (value - y_low) / y_span * (bottom - top_of_curve))
+
+    for tick in round_ticks(y_low, y_low + y_span, 4):
+        draw.line((left, y(tick), right, y(tick)), GRID)
+        draw.text((left - 8, y(tick)), f"{tick:,g}", SOFT, font(TEXT), anchor="rm")
+    draw.line((left, bottom, right, bottom), SOFT)
+    for tick in round_ticks(x_low, x_low + x_span, 6):
+        draw.line((x(tick), bottom, x(tick), bottom + 4), SOFT)
+        draw.text((x(tick), bottom + 7), f"{tick:,g}", SOFT, font(TEXT), anchor="ma")
+    draw.text(((left + right) // 2, bottom + _LINE + 8), axes[0], SOFT, font(TEXT), anchor="ma")
+    _draw_marks(draw, (left, top, right, bottom), marks, x)
+    draw.line([(x(one), y(other)) for one, other in points], BAR, 2)
+    for (one, other), label in zip(points, labels, strict=True):
+        place = (x(one), y(other))
+        draw.ellipse((place[0] - 4, place[1] - 4, place[0] + 4, place[1] + 4), BAR)
+        anchor = "rb" if place[0] > (left + right) / 2 else "lb"
+        draw.text((place[0], place[1] - 6), label, INK, font(TEXT), anchor)
 
 
 def draw_bars(

@@ -19,23 +19,25 @@ DEFAULT_EPOCHS = 25
 # a fraction; and what suits a machine, since a run may move to other GPUs: precision, compile,
 # num_workers, and grad_accumulation_steps, though with BatchNorm that changes the numbers, as the
 # number of ranks does. init_from is free because it acts once, before step 0.
-IDENTITY_FIELDS = (
-    "seed",
-    "image_size",
-    "global_batch",
-    "window_shards",
-    "color_space",
-    "norm",
-    "dropout",
-    "generator_width",
-    "discriminator_width",
-    "gan_loss",
-    "l1_weight",
-    "learning_rate",
-    "beta1",
-    "warmup_steps",
-    "ema_decay",
-)
+# Beside each stands its first value, which never changes, whatever becomes the default: what a run
+# means that was begun before the field was there, and what the hash of a configuration leaves out.
+IDENTITY_FIELDS: dict[str, Any] = {
+    "seed": 0,
+    "image_size": 256,
+    "global_batch": 16,
+    "window_shards": 16,
+    "color_space": "lab",
+    "norm": "batch",
+    "dropout": True,
+    "generator_width": 64,
+    "discriminator_width": 64,
+    "gan_loss": "bce",
+    "l1_weight": 100.0,
+    "learning_rate": 2e-4,
+    "beta1": 0.5,
+    "warmup_steps": 0,
+    "ema_decay": 0.999,
+}
 
 
 class Differences(NamedTuple):
@@ -210,7 +212,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The configuration that `to_json` wrote; a field it did not know has its default.
+        """The configuration that `to_json` wrote; a field it did not know has its first value.
 
         Raises:
             UserError: it was written by a version with other fields.
@@ -223,7 +225,7 @@ class TrainConfig:
                 f"the saved configuration does not fit pix2pix {__version__}, see "
                 f"{enumerate_words(foreign, 'and')}; use the version that saved it"
             )
-        typed: dict[str, Any] = dict(values)
+        typed: dict[str, Any] = IDENTITY_FIELDS | dict(values)
         for name, value in values.items():
             if flags[name].kind is Path and value is not None:
                 typed[name] = Path(value)

@@ -16,6 +16,8 @@ from torchvision.io import encode_png
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from pix2pix.board import describe_run
+from pix2pix.config import TrainConfig
 from pix2pix.durable import publish
 from pix2pix.run_directory import RunDirectory
 
@@ -26,22 +28,33 @@ QUIET_INTERVAL_SECONDS = 30  # between bar lines where nobody watches a terminal
 class RunLog:
     """Writes the records of a run; `active` on one rank only, elsewhere it does nothing.
 
+    config: resolved. machine: what it runs on, for people, such as {"device": "cpu"}.
     first_step: the step that the training goes on from; what an earlier start logged after it is
         dropped, because those steps are repeated.
     """
 
-    def __init__(self, run: RunDirectory, first_step: int, total_steps: int, active: bool) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: TrainConfig,
+        machine: Mapping[str, str],
+        first_step: int,
+        active: bool,
+    ) -> None:
         self.run = run
         self.active = active
         if not active:
             return
         _drop_records_after(run.metrics_file, first_step)
         self._records = run.metrics_file.open("a")
-        # purge_step: without it, a resumed run draws doubled curves.
+        # purge_step: without it, a resumed run draws doubled curves where TensorBoard's slow loader
+        # reads it (and its EventAccumulator). The fast one ignores it, and lets a step logged
+        # again replace what it has of this step and later.
         self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
+        describe_run(self._board, config, machine, first_step)
         watched = sys.stderr.isatty()
         self._bar = tqdm(
-            total=total_steps,
+            total=config.total_steps,
             initial=first_step,
             unit="step",
             ncols=BAR_COLUMNS,

@@ -47,14 +47,15 @@ class PhotoError(ValueError):
         return PhotoError, (self.reason, str(self))
 
 
-def open_photo(source: Path | bytes) -> Image.Image:
+def open_photo(source: Path | bytes, max_pixels: int | None = None) -> Image.Image:
     """The photograph as a person sees it: upright, 8 bits, mode "L" or "RGB".
 
     source: a file, or the bytes of one. 16-bit and float gray is scaled by its depth, transparency
     is laid on white, of an animation the first frame is taken. Colour profiles are not applied.
+    max_pixels: what has more is refused before it is decoded; MAX_PIXELS where it is not given.
     Raises PhotoError, never a warning: hostile files are somebody's ordinary download.
     """
-    return _open(source, None)[0]
+    return _open(source, None, MAX_PIXELS if max_pixels is None else max_pixels)[0]
 
 
 def open_reduced(source: Path | bytes, short_side: int) -> tuple[Image.Image, tuple[int, int]]:
@@ -64,7 +65,7 @@ def open_reduced(source: Path | bytes, short_side: int) -> tuple[Image.Image, tu
     decoder then makes fewer pixels of each block, and 12 megapixels take a third of the time and a
     sixteenth of the memory. Raises PhotoError as `open_photo` does.
     """
-    return _open(source, short_side)
+    return _open(source, short_side, MAX_PIXELS)
 
 
 def luma(photo: Image.Image) -> Image.Image:
@@ -85,14 +86,16 @@ def chroma_spread(photo: Image.Image) -> float:
     return float((highest - lowest).mean())
 
 
-def _open(source: Path | bytes, short_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+def _open(
+    source: Path | bytes, short_side: int | None, max_pixels: int
+) -> tuple[Image.Image, tuple[int, int]]:
     data = source if isinstance(source, bytes) else _read(source)
     if not data:
         raise PhotoError("empty_file", "the file is empty (0 bytes)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF, palettes with transparency, large sizes
         try:
-            photo, size = _decode(data, short_side)
+            photo, size = _decode(data, short_side, max_pixels)
             turn = _turn_to_upright(photo)
             if turn is not None:
                 photo = photo.transpose(turn)
@@ -118,12 +121,14 @@ def _read(path: Path) -> bytes:
         raise PhotoError("unreadable", message) from error
 
 
-def _decode(data: bytes, short_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(
+    data: bytes, short_side: int | None, max_pixels: int
+) -> tuple[Image.Image, tuple[int, int]]:
     """The picture as it lies in the file, or reduced, and its (width, height) in the file."""
     photo = Image.open(BytesIO(data), formats=FORMATS)
     size = photo.size
-    if photo.width * photo.height > MAX_PIXELS:
-        message = f"{photo.width} x {photo.height} pixels; at most {MAX_PIXELS:,} are opened"
+    if photo.width * photo.height > max_pixels:
+        message = f"{photo.width} x {photo.height} pixels; at most {max_pixels:,} are opened"
         raise PhotoError("too_many_pixels", message)
     if short_side is not None:
         photo.draft(None, (short_side, short_side))  # does nothing where it is not a JPEG

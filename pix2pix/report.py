@@ -111,7 +111,22 @@ def report_table(report: Mapping[str, Any]) -> str:
             rows.append(f"{metric:{_NAME}}{figures}  {unit}".rstrip())
     count = f"{report['num_samples']} photographs of {report['split']}, step {report['step']}"
     truth = f"true photographs: colorfulness {report['colorfulness_truth']:.3f}"
-    return "\n".join([count, *rows, f"{truth}, chroma {report['chroma_truth']:.3f}"])
+    rows.append(f"{truth}, chroma {report['chroma_truth']:.3f}")
+    return "\n".join([count, *rows, *_target_lines(report)])
+
+
+def _target_lines(report: Mapping[str, Any]) -> list[str]:
+    """Where on its curve the run would be compared, for people."""
+    lines = []
+    for goal, point in report["curve_targets"].items():
+        figures = "not reached at any saturation"
+        if point is not None:
+            figures = (
+                f"PSNR {point['psnr']:.2f} dB, colorfulness {point['colorfulness']:.1f} "
+                f"(saturation {point['saturation']:.2f})"
+            )
+        lines.append(f"{goal.replace('_', ' ')}: {figures}")
+    return lines
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

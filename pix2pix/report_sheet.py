@@ -12,13 +12,15 @@ from pix2pix.charts import (
     SOFT,
     Box,
     Mark,
+    draw_curve,
     draw_histogram,
     font,
     histogram,
     shorten,
 )
 from pix2pix.run_evaluation import Evaluated
-from pix2pix.summary import RUN, photo_columns
+from pix2pix.saturation_curve import COLORFUL_SHARE
+from pix2pix.summary import CURVE, RUN, photo_columns
 
 HIGHER_IS_BETTER = {"psnr", "ssim"}
 CHARTS = {  # metric → axis
@@ -53,7 +55,7 @@ def draw_report_sheet(evaluated: Evaluated, sort_by: str) -> bytes:
     charts = [metric for metric in CHARTS if metric in columns]
     num_rows = len(chosen[0])
     charts_top = PHOTOS_TOP + num_rows * PITCH + 24
-    height = charts_top + -(-len(charts) // CHARTS_IN_ROW) * CHART_PITCH
+    height = charts_top + -(-(len(charts) + 1) // CHARTS_IN_ROW) * CHART_PITCH
     sheet = Image.new("RGB", (WIDTH, height), "white")
     draw = ImageDraw.Draw(sheet)
     _draw_heading(draw, evaluated.report, sort_by)
@@ -66,6 +68,7 @@ def draw_report_sheet(evaluated: Evaluated, sort_by: str) -> bytes:
     for number, metric in enumerate(charts):
         box = _chart_box(number, charts_top)
         _draw_chart(draw, box, metric, columns[metric], evaluated.report)
+    _draw_curve(draw, _chart_box(len(charts), charts_top), evaluated.report)
     file = BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()
@@ -139,3 +142,18 @@ def _draw_chart(
         marks.append(Mark(report["gray"][metric], f"gray {report['gray'][metric]:.3g}"))
     spread = histogram(values.tolist(), least_span=max(float(np.ptp(values)), 1e-3))
     draw_histogram(draw, box, metric, CHARTS[metric], spread, marks)
+
+
+def _draw_curve(draw: ImageDraw.ImageDraw, box: Box, report: dict[str, Any]) -> None:
+    points = report[CURVE]
+    truth = report["colorfulness_truth"]
+    labels = [f"×{p['saturation']:g}" if p["saturation"] in (0, 1, 2, 3) else "" for p in points]
+    draw_curve(
+        draw,
+        box,
+        "saturation",
+        ("colorfulness", "PSNR, dB"),
+        [(point["colorfulness"], point["psnr"]) for point in points],
+        labels,
+        [Mark(COLORFUL_SHARE * truth, f"{COLORFUL_SHARE:.0%} of the truth's")],
+    )

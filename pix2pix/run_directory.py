@@ -6,10 +6,9 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
-from pix2pix.config import TrainConfig
+from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.durable import publish_json
 from pix2pix.errors import UserError
-from pix2pix.options import flags_of
 from pix2pix.writer_claim import FOLDER
 
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
@@ -120,10 +119,10 @@ class RunDirectory:
 def config_hash(config: TrainConfig, shards_digest: str) -> str:
     """The identity of a training, 16 hex digits: what a checkpoint says whose it is.
 
-    Fields at their default are left out, so that one that a later version adds changes no hash.
+    Fields at their first value are left out, so that neither one that a later version adds nor
+    another default changes a hash.
     """
-    defaults = {name: flag.default for name, flag in flags_of(TrainConfig).items()}
-    chosen = {name: v for name, v in config.identity().items() if v != defaults[name]}
+    chosen = {name: v for name, v in config.identity().items() if v != IDENTITY_FIELDS[name]}
     numbers = {n: float(v) if isinstance(v, int) else v for n, v in chosen.items()}  # 10 is 10.0
     text = json.dumps([numbers, shards_digest], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]

@@ -23,9 +23,19 @@ from pix2pix.metrics import chroma_histogram, detailed_metrics, quantize, to_byt
 from pix2pix.order import samples_at
 from pix2pix.reader import ShardReader
 from pix2pix.run_directory import versions
+from pix2pix.saturation_curve import curve, measure_curve, targets
 from pix2pix.scores import Scores, ScoreStore
 from pix2pix.shards import open_split
-from pix2pix.summary import BASELINES, FEATURES, HISTOGRAM, RUN, TRUTH, conventions, summarize
+from pix2pix.summary import (
+    BASELINES,
+    CURVE,
+    FEATURES,
+    HISTOGRAM,
+    RUN,
+    TRUTH,
+    conventions,
+    summarize,
+)
 
 Paint = Callable[[Tensor, Tensor], Tensor]
 """gray [B, 1, S, S] and the truth [B, 3, S, S], uint8 → sRGB [B, 3, S, S] in [0, 1]."""
@@ -111,10 +121,14 @@ def measure_run(
     figures = distributed.on_main(
         lambda: {name: summarize(scores, name, metrics) for name in (RUN, *BASELINES)}
     )
+    points = distributed.on_main(lambda: curve(scores.of(CURVE)))
+    run_figures = figures.pop(RUN)
     report = {
         "num_samples": reader.split.num_samples,
-        **figures.pop(RUN),
+        **run_figures,
         **figures,
+        CURVE: points,
+        f"{CURVE}_targets": targets(points, run_figures["colorfulness_truth"]),
         "run_dir": str(run_dir),
         "step": step,
         "split": split,
@@ -171,6 +185,9 @@ def _measure_all(paints: Mapping[str, Paint], networks: FeatureNetworks) -> Meas
         for name, paint in paints.items():
             rgb = quantize(paint(gray, color))
             values = detailed_metrics(rgb, truth) | look(rgb)
+            if name == RUN:
+                points = measure_curve(rgb, truth)
+                columns |= {f"{CURVE}/{metric}": column for metric, column in points.items()}
             for metric, distance in networks.distances.items():
                 values[metric] = distance(rgb.float(), truth.float()).double()
             columns |= {f"{name}/{metric}": value for metric, value in values.items()}

@@ -6,7 +6,7 @@ Both wait for the device only where something is logged or saved anyway.
 import contextlib
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,10 +33,14 @@ TAGS = {
 
 
 class MeanWindow:
-    """Means of the steps since the last log, kept on the device until then."""
+    """Means of the steps since the last log, kept on the device until then.
+
+    seconds: what each part beside the steps has taken since the start of the training.
+    """
 
     def __init__(self, stream: BatchStream) -> None:
         self.stream = stream
+        self.seconds: dict[str, float] = defaultdict(float)
         self.total: Tensor | None = None
         self.steps = 0
         self._restart()
@@ -63,11 +67,21 @@ class MeanWindow:
         return means, rate
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens inside does not count as training time."""
+    def timed(self, part: str) -> Iterator[None]:
+        """What happens inside counts as `part`."""
         begun = time.perf_counter()
         yield
-        self.since += time.perf_counter() - begun
+        self.seconds[part] += time.perf_counter() - begun
+
+    @contextlib.contextmanager
+    def paused(self, part: str) -> Iterator[None]:
+        """What happens inside counts as `part`, and not as training time."""
+        if self.stream.device.type == "cuda":
+            torch.cuda.synchronize(self.stream.device)  # the steps until here are training time
+        before = self.seconds[part]
+        with self.timed(part):
+            yield
+        self.since += self.seconds[part] - before
 
     def _restart(self) -> None:
         self.total, self.steps = None, 0

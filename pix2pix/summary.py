@@ -14,6 +14,7 @@ from pix2pix.scores import Scores
 RUN, TRUTH = "colorized", "truth"
 BASELINES = ("gray", "mean_color", "true_chroma")
 HISTOGRAM, FEATURES = "chroma_histogram", "features"
+CURVE = "curve"
 
 
 def photo_columns(scores: Scores, name: str) -> dict[str, np.ndarray]:
@@ -70,6 +71,7 @@ def conventions(
         "delta_colorfulness": "|colorfulness - colorfulness_truth| of each photograph; "
         "_of_means: of the two means",
         "histogram_distance": f"Hellinger, of ab histograms in squares of {HISTOGRAM_STEP}",
+        CURVE: "the run with its chroma in CIE Lab times each saturation; straight between them",
         "gray": "the photograph as it is",
         "mean_color": f"the split's mean everywhere: a {ab[0]:.3f}, b {ab[1]:.3f}",
         "true_chroma": "the truth's a and b on the gray picture's lightness: the most that lab can",

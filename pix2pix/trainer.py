@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pix2pix.batch_stream import BatchStream
+from pix2pix.board import machine_of
 from pix2pix.checkpoint import Checkpointer, restore_networks
 from pix2pix.cli_help import wrap
 from pix2pix.color import ColorSpace
@@ -62,10 +63,10 @@ class Trainer:
     ) -> None:
         self.started = time.monotonic()
         self.distributed = distributed
-        precision = config.precision or default_precision(distributed.device)
+        self.precision = config.precision or default_precision(distributed.device)
         distributed.say(
             f"training on {distributed.world_size} × {distributed.device_name}, "
-            f"precision {precision if precision != 'no' else 'fp32'}"
+            f"precision {self.precision if self.precision != 'no' else 'fp32'}"
         )
         self.train, self.validation = _open_readers(config.shards, distributed)
         world_size, on_cpu = distributed.world_size, distributed.device.type == "cpu"
@@ -80,25 +81,25 @@ class Trainer:
         patience = min(WAIT_SECONDS, distributed.timeout.total_seconds() / 2)
         distributed.on_main(partial(self.writer.acquire, patience))
         try:
-            self._load(precision)
+            self._load()
         except BaseException:
             self.writer.release()
             raise
 
-    def _load(self, precision: str) -> None:
+    def _load(self) -> None:
         """Make the run directory ours and take up the training where it stands."""
         config, distributed = self.config, self.distributed
         claim = partial(self.run.claim, config, self.train.split.digest)
         for change in distributed.on_main(claim):
             distributed.say(f"changed since the last start: {change}")
         self.color_space = ColorSpace(config.color_space)
-        self.state = build_state(config, distributed.device, fp16=precision == "fp16")
+        self.state = build_state(config, distributed.device, fp16=self.precision == "fp16")
         identity = config_hash(config, self.train.split.digest)
         self.checkpointer = Checkpointer(
             self.run.checkpoints, config.keep_checkpoints, distributed, identity
         )
         distributed.on_main(partial(check_free_disk, self.run.root, self.state.num_bytes))
-        self.step = self._parallel_step(precision)
+        self.step = self._parallel_step()
         self._restore()
         self.saved_step = self.state.step
         self.numbers = FiniteWatch(config.max_skipped_steps)
@@ -133,22 +134,26 @@ class Trainer:
                 self.distributed.raise_together(self._failure())
             self._report()
         self.writer.ending()
-        if self.saved_step != self.state.step:
-            self._save()
-        self.checkpointer.wait()
+        with self.window.paused("checkpoints"):
+            if self.saved_step != self.state.step:
+                self._save()
+            self.checkpointer.wait()
 
     def _report(self) -> None:
         """Whatever is due after this step: scalars, pictures, evaluation, checkpoint."""
+        config = self.config
         self.log.advance()
-        if self._due(self.config.log_every):
+        if self._due(config.log_every):
             self._log_scalars()
-        with self.window.paused():
-            if self._due(self.config.sample_every):
-                self._draw_samples()
-            if self._due(self.config.evaluate_every):
-                self._evaluate()
-            if self._due(self.config.checkpoint_every):
-                self._save_unless_failing()
+        parts = (
+            ("pictures", config.sample_every, self._draw_samples),
+            ("evaluation", config.evaluate_every, self._evaluate),
+            ("checkpoints", config.checkpoint_every, self._save_unless_failing),
+        )
+        for name, every, work in parts:
+            if self._due(every):
+                with self.window.paused(name):
+                    work()
 
     def _due(self, every: int) -> bool:
         """Every `every` steps, and at the end; 0 means only at the end."""
@@ -191,7 +196,8 @@ class Trainer:
         values["optimizer/learning_rate"] = config.learning_rate_at(step - 1)
         values["speed/samples_per_second"] = steps_per_second * config.global_batch
         values["memory/peak_gib"] = peak_memory_gib(self.distributed.device)
-        self.log.scalars(step, values)
+        with self.window.timed("logging"):
+            self.log.scalars(step, values)
         l1, real, fake = (
             values[tag] for tag in ("loss/generator_l1", "discriminator/real", "discriminator/fake")
         )
@@ -244,14 +250,20 @@ class Trainer:
             source = restore_networks(init_from, self.config, self.state, self.distributed)
             self.distributed.say(f"starting from the weights of {source}")
 
-    def _parallel_step(self, precision: str) -> AdversarialStep:
+    def _parallel_step(self) -> AdversarialStep:
         networks = (self.state.generator, self.state.discriminator)
         if self.config.compile:
             for network in networks:
                 network.compile()  # in place: names in the state stay as they are
         generator, discriminator = map(self.distributed.parallel, networks)
-        rank = self.distributed.rank
-        step = AdversarialStep(self.config, self.state, generator, discriminator, precision, rank)
+        step = AdversarialStep(
+            self.config,
+            self.state,
+            generator,
+            discriminator,
+            self.precision,
+            self.distributed.rank,
+        )
         if self.distributed.world_size > 1:
             blank = Batch.blank(self.batch_per_rank, crop_size(self.train.split.short_side))
             step.warm_up(blank.to(self.distributed.device))
@@ -269,7 +281,9 @@ class Trainer:
     def _open_log(self) -> RunLog:
         if self.validation is None:
             self.distributed.say("the shards have no val split: no evaluation, pictures of train")
-        return RunLog(self.run, self.state.step, self.total_steps, active=self.distributed.is_main)
+        machine = machine_of(self.distributed, self.precision)
+        is_main = self.distributed.is_main
+        return RunLog(self.run, self.config, machine, self.state.step, active=is_main)
 
     def _conclude(self) -> Outcome:
         step = self.state.step

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pix2pix.config import IDENTITY_FIELDS
+from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run_directory import RunDirectory, config_hash
 from tests.training import tiny_config
@@ -110,9 +110,17 @@ def test_config_hash_is_the_identity_and_nothing_else(tmp_path):
     assert len(hashes) == 4
 
 
-def test_an_identity_field_at_its_default_leaves_the_hash_as_it_was(tmp_path, monkeypatch):
-    config = tiny_config(tmp_path, tmp_path / "run")
+def test_an_identity_field_at_its_first_value_leaves_the_hash_as_it_was(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, tmp_path / "run", gan_loss="bce")
     now = config_hash(config, "digest")
-    fields = [name for name in IDENTITY_FIELDS if name != "gan_loss"]
+    fields = {name: v for name, v in IDENTITY_FIELDS.items() if name != "gan_loss"}
     monkeypatch.setattr("pix2pix.config.IDENTITY_FIELDS", fields)  # of an earlier version
     assert config_hash(config, "digest") == now
+
+
+def test_the_hash_of_a_configuration_is_the_same_in_every_version(tmp_path):
+    """A checkpoint of an earlier version says whose it is, whatever the defaults are now."""
+    first = {"shards": tmp_path, "run_dir": tmp_path} | IDENTITY_FIELDS
+    assert config_hash(TrainConfig(**first), "digest") == "cff4ce7afb860c0a"
+    other = TrainConfig(**first | {"learning_rate": 4e-4, "gan_loss": "hinge"})
+    assert config_hash(other, "digest") == "08f17b9570c00db4"

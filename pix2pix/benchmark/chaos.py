@@ -16,7 +16,7 @@ from tqdm import tqdm
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.sample_photos import SamplePhotosOptions, write_sample_photos
 from pix2pix.benchmark.chaos_training import DisturbedTraining, Findings, Kill
-from pix2pix.benchmark.options import ChaosOptions
+from pix2pix.benchmark.options import ChaosOptions, Output
 from pix2pix.benchmark.report import Figures, report
 from pix2pix.cli_help import wrap
 
@@ -65,7 +65,7 @@ def chaos(options: ChaosOptions) -> int:
     delivered = sum(found.kills[who] for who in ("one", "all", "launcher"))
     found.expect(delivered == options.kills, f"only {delivered} kills met a running process")
     seconds = time.monotonic() - began
-    report(_figures(found, options.kills, same, seconds), options.json)
+    report("chaos", _figures(found, options.kills, same, seconds), Output(json=options.json))
     for broken in found.broken:
         print(wrap(f"broken promise: {broken}"))
     if found.broken:

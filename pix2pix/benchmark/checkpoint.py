@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,8 @@ from tqdm import tqdm
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.options import CheckpointOptions
-from pix2pix.benchmark.report import Figures
+from pix2pix.benchmark.processes import environments
+from pix2pix.benchmark.report import Figures, spread
 from pix2pix.checkpoint_files import checkpoints, read_facts
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
@@ -69,7 +69,7 @@ def _measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str,
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     ranks = []
-    for environment in _ranks(options.num_processes):
+    for environment in environments(options.num_processes):
         arguments = (environment, options, folder, theirs)
         ranks.append(context.Process(target=_measure_saves, args=arguments))
         ranks[-1].start()
@@ -127,7 +127,9 @@ def _measure_saves(
             distributed.on_main(lambda: shutil.rmtree(plain))
 
     first, *later = rounds()
-    copy, sync, stall, durable = (median(column) for column in zip(*later, strict=True))
+    columns = list(zip(*later, strict=True))
+    copy, sync, stall, durable = map(median, columns)
+    names = ("copy_spread", "sync_spread", "async_stall_spread", "async_durable_spread")
     sizes = _share_sizes(folder / "saves")
     if distributed.is_main:
         figures = {
@@ -138,6 +140,7 @@ def _measure_saves(
             "async_stall_seconds": stall,
             "first_stall_seconds": first[2],  # takes its memory
             "async_durable_seconds": durable,
+            **dict(zip(names, map(spread, columns), strict=True)),
         }
         on_gpu = distributed.device.type == "cuda"
         answer.send((figures, distributed.device_name if on_gpu else None))
@@ -158,7 +161,12 @@ def _measured_starts(options: CheckpointOptions, folder: Path) -> dict[str, floa
         fresh.append(_seconds_to_step(1, options, folder))
         resumed.append(_seconds_to_step(2, options, folder))
         shutil.rmtree(folder / "run")
-    return {"fresh_start_seconds": median(fresh), "resume_seconds": median(resumed)}
+    return {
+        "fresh_start_seconds": median(fresh),
+        "resume_seconds": median(resumed),
+        "fresh_start_spread": spread(fresh),
+        "resume_spread": spread(resumed),
+    }
 
 
 def _seconds_to_step(step: int, options: CheckpointOptions, folder: Path) -> float:
@@ -171,7 +179,7 @@ def _seconds_to_step(step: int, options: CheckpointOptions, folder: Path) -> flo
         subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        for environment in _ranks(options.num_processes)
+        for environment in environments(options.num_processes)
     ]
     for rank in ranks:
         _, errors = rank.communicate()
@@ -209,15 +217,3 @@ def _write_shards(folder: Path, num_photos: int) -> None:
         make_shards(
             MakeShardsOptions(photos=photos, out=folder / "shards", split="train", short_side=572)
         )
-
-
-def _ranks(num_processes: int) -> list[dict[str, str]]:
-    """The environment of each rank, as a launcher would set it."""
-    if num_processes == 1:
-        return [{}]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
-    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]

@@ -52,13 +52,17 @@ def measure(options: LoaderOptions) -> Figures:
         for _ in range(options.rounds):
             for name, side_of in sides.items():
                 seconds[name].append(side_of())
-    rates = {name: 1 / Timing(tuple(values)).median for name, values in seconds.items()}
+    timings = {name: Timing(tuple(values)) for name, values in seconds.items()}
+    rates = {name: 1 / timing.median for name, timing in timings.items()}
     return {
         "samples_per_second": rates["ours"],
         "decode_bound_samples_per_second": rates["bound"],
         "efficiency": rates["ours"] / rates["bound"],
         "classic_samples_per_second": rates["classic"],
         "speedup": rates["ours"] / rates["classic"],
+        "spread": timings["ours"].spread,
+        "decode_bound_spread": timings["bound"].spread,
+        "classic_spread": timings["classic"].spread,
         "num_workers": workers,
         "batch_size": options.batch_size,
         "photos": f"{options.photos or 'synthetic'}, {reader.split.num_samples} of them",

@@ -31,6 +31,7 @@ from pix2pix.benchmark.codecs import codec_rate, psnr_of_path
 from pix2pix.benchmark.img2dataset import img2dataset_rate
 from pix2pix.benchmark.options import PrepOptions
 from pix2pix.benchmark.photographs import write_photographs
+from pix2pix.benchmark.report import spread
 from pix2pix.errors import UserError
 from pix2pix.machine import num_cores, peak_memory
 from pix2pix.photo import PhotoError
@@ -66,11 +67,14 @@ def measure(options: PrepOptions) -> dict[str, float | int | str]:
         figures[f"{name}pairs_per_second"] = pairs
         figures[f"{name}codec_bound_pairs_per_second"] = bound
         figures[f"{name}efficiency"] = pairs / bound
+        figures[f"{name}spread"] = spread(rates["pairs", workers])
+        figures[f"{name}codec_bound_spread"] = spread(rates["bound", workers])
     figures |= {"worker_megabytes": memory / 1e6, "psnr_decibels": psnr}
     if options.img2dataset is not None:
         peer = median(rates["img2dataset", num_workers])
         ratio = median(rates["pairs", num_workers]) / peer  # the same cores for both
         figures |= {"img2dataset_per_second": peer, "img2dataset_ratio": ratio}
+        figures["img2dataset_spread"] = spread(rates["img2dataset", num_workers])
     return figures
 
 

@@ -1,30 +1,40 @@
 """What a benchmark found: a table for people, JSON for programs, and where it was measured."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from statistics import median
 
+from pix2pix.benchmark.options import Output
+from pix2pix.benchmark.plot import draw_report
 from pix2pix.cli_help import table
-from pix2pix.durable import publish_json
+from pix2pix.durable import publish, publish_json
 from pix2pix.machine import num_cores, processor_name
 from pix2pix.run_directory import versions
 
 Figures = Mapping[str, float | int | str]
 
 
-def report(figures: Figures, json_file: Path | None, device: str | None = None) -> None:
-    """Print `figures` within 80 columns and, if wanted, write them as JSON.
+def report(name: str, figures: Figures, output: Output, device: str | None = None) -> None:
+    """Print the figures of benchmark `name` within 80 columns; write and draw them if wanted.
 
-    device: what was measured on; None is the processor. Names carry the units.
+    device: what was measured on; None or "cpu" is the processor. Names carry the units.
     """
-    where: Figures = {
-        "device": device or f"{processor_name()}, {num_cores()} cores",
-        **{f"{package}_version": version for package, version in versions().items()},
-    }
+    if device in (None, "cpu"):
+        device = f"{processor_name()}, {num_cores()} cores"
+    where = {f"{package}_version": version for package, version in versions().items()}
+    whole = {"benchmark": name, **figures, "device": device, **where}
     print(table((name, _written(value)) for name, value in figures.items()))
-    print(table([("device", str(where["device"]))]))
-    if json_file is not None:
-        publish_json(json_file, {**figures, **where})
-        print(f"written: {json_file}")
+    print(table([("device", str(device))]))
+    if output.json is not None:
+        publish_json(output.json, whole)
+        print(f"written: {output.json}")
+    if output.plot is not None:
+        publish(output.plot, draw_report(whole))
+        print(f"drawn: {output.plot}")
+
+
+def spread(values: Sequence[float]) -> float:
+    """(Largest − smallest) ÷ median, of the rounds of one side."""
+    return (max(values) - min(values)) / median(values)
 
 
 def _written(value: float | int | str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pix2pix.benchmark.report import spread
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -22,7 +24,7 @@ class Timing:
     @property
     def spread(self) -> float:
         """(Slowest − fastest round) ÷ median."""
-        return (max(self.seconds) - min(self.seconds)) / self.median
+        return spread(self.seconds)
 
 
 def take_turns(
@@ -49,14 +51,15 @@ def take_turns(
 
 def _time(side: Callable[[], object], calls: int, device: torch.device) -> float:
     """Seconds per call, over `calls` calls."""
-    _wait_for(device)
+    wait_for(device)
     started = time.perf_counter()
     for _ in range(calls):
         side()
-    _wait_for(device)
+    wait_for(device)
     return (time.perf_counter() - started) / calls
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was asked; a processor has already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,0 +1,59 @@
+"""A training as benchmarks start it: configuration, shards and a batch."""
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.make_shards import MakeShardsOptions, make_shards
+from pix2pix.benchmark.photographs import write_photographs
+from pix2pix.cli import parse
+from pix2pix.config import TrainConfig
+from pix2pix.data import Batch, TrainSlices
+from pix2pix.preflight import CROP_OF_SHORT_SIDE
+from pix2pix.trainer import Trainer
+
+_SYNTHETIC_PHOTOS = 48
+_VAL_FRACTION = 1 / 6
+
+
+def configure(recipe: Path | None = None, **values: object) -> TrainConfig:
+    """A configuration as `train.py --config RECIPE` reads it; values win over it, None is none."""
+    given = {name: value for name, value in values.items() if value is not None}
+    given |= {} if recipe is None else {"config": recipe}
+    return parse(TrainConfig, [f"--{name}={value}" for name, value in given.items()])
+
+
+def prepare_shards(photos: Path | None, folder: Path, image_size: int) -> Path:
+    """Shards in `folder` for training at `image_size`, of `photos` or of synthetic ones.
+
+    Their pictures are as large as this training needs: decoding larger ones takes cores from it.
+    """
+    if photos is None:
+        photos = folder / "photos"
+        write_photographs(photos, _SYNTHETIC_PHOTOS)
+    options = MakeShardsOptions(
+        photos=photos,
+        out=folder / "shards",
+        split="train",
+        short_side=math.ceil(image_size / CROP_OF_SHORT_SIDE),
+        val_fraction=_VAL_FRACTION,
+    )
+    with quietly():
+        make_shards(options)
+    return options.out
+
+
+def first_batch(trainer: Trainer) -> Batch:
+    """What this rank's first step sees, on the device."""
+    ranks = trainer.distributed
+    slices = TrainSlices(trainer.train, trainer.config, ranks.rank, ranks.world_size)
+    return slices[0].to(ranks.device)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """What is printed inside is dropped: a benchmark prints its figures only."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

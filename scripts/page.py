@@ -1,0 +1,48 @@
+"""Show a web page to try models on: drop a photograph, compare, download.
+
+python scripts/page.py --run_dir runs/first
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pix2pix import cli
+from pix2pix.errors import UserError
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """Which models, and where the page is."""
+
+    run_dir: tuple[Path, ...] = cli.option(
+        help="a run, an exported folder, or owner/name on the hub; or several, to choose from"
+    )
+    host: str = cli.option(
+        "127.0.0.1",
+        help="address to serve at; 0.0.0.0 shows the page to every machine that reaches this one",
+        metavar="ADDRESS",
+    )
+    port: int = cli.option(7860, help="port to serve at; 0 for any that is free")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise UserError(f"--port {self.port}: give a number from 1 to 65535, or 0 for any")
+
+
+def page(options: PageOptions) -> None:
+    """Serves a web page that colours photographs, until Ctrl-C.
+
+    Needs pip install 'pix2pix[web]'. The page asks nobody for a password.
+    """
+    from pix2pix.page_server import serve  # heavy: only when the work starts
+
+    serve(options.run_dir, options.host, options.port)
+
+
+def command() -> None:
+    """`pix2pix-page`, and this file."""
+    cli.main(page, PageOptions)
+
+
+if __name__ == "__main__":
+    command()
