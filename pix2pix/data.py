@@ -1,13 +1,10 @@
-"""Shards + order → batches on the device.
+"""Shards + order → numbered batches, and what a network sees of one.
 
-The order of samples is arithmetic (order.py) and a sample is read by itself (reader.py), so a
-loader has no state: asked for step s it gives step s.
+The order of samples is arithmetic (order.py) and a sample is read by itself (reader.py), so there
+is no state: asked for step s it gives step s.
 """
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from pix2pix.batch_memory import Bytes
 from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
@@ -40,6 +38,21 @@ class Batch:
     flip: Tensor
     keys: tuple[str, ...]
     broken: str | None = None
+
+    @classmethod
+    def view(
+        cls,
+        pixels: Bytes,
+        side: int,
+        flip: Sequence[bool],
+        keys: tuple[str, ...],
+        broken: str | None,
+    ) -> "Batch":
+        """A batch whose pixels lie in the flat array `pixels`, all gray ones first."""
+        gray, color = (torch.from_numpy(part) for part in _squares(pixels, len(flip), side))
+        return cls(
+            gray.permute(0, 3, 1, 2), color.permute(0, 3, 1, 2), torch.tensor(flip), keys, broken
+        )
 
     @classmethod
     def blank(cls, size: int, side: int) -> "Batch":
@@ -99,7 +112,60 @@ class Cut:
     flip: float
 
 
-class TrainSlices(Dataset[Batch]):
+class NumberedBatches(Dataset[Batch]):
+    """Numbered batches: which samples each holds, cut to squares of `side`, read when asked for."""
+
+    reader: ShardReader
+    side: int
+
+    def cuts(self, number: int) -> list[Cut]:
+        """Which samples batch `number` holds and how each is cut and mirrored; reads nothing."""
+        raise NotImplementedError
+
+    def num_bytes(self, number: int) -> int:
+        """Bytes of the pixels of batch `number`."""
+        return len(self.cuts(number)) * self.side**2 * 4
+
+    def __getitem__(self, number: int) -> Batch:
+        """Decode batch `number` (reads shards)."""
+        return self.decode(number, np.empty(self.num_bytes(number), np.uint8))
+
+    def decode(self, number: int, pixels: Bytes) -> Batch:
+        """The same with its pixels in the flat array `pixels`, which may be longer."""
+        cuts = self.cuts(number)
+        keys: list[str] = []
+        broken = None
+        gray, color = _squares(pixels, len(cuts), self.side)
+        try:
+            for row, cut in enumerate(cuts):
+                keys.append(self._read(cut, gray[row], color[row]))
+        except UserError as error:
+            broken = str(error)
+        flip = [cut.flip >= 0.5 for cut in cuts]
+        return Batch.view(pixels, self.side, flip, tuple(keys), broken)
+
+    def _read(self, cut: Cut, gray: Bytes, color: Bytes) -> str:
+        """Decode a sample, write its square to gray [S, S, 1] and color [S, S, 3]; its name."""
+        key, *pictures = self.reader.read(cut.shard, cut.index)
+        height, width = pictures[0].shape[1:]
+        y, x = round(cut.top * (height - self.side)), round(cut.left * (width - self.side))
+        if y < 0 or x < 0:
+            raise UserError(f"broken sample {key}: {width}×{height} px, side {self.side} expected")
+        for square, picture in zip((gray, color), pictures, strict=True):
+            square[:] = picture.permute(1, 2, 0).numpy()[y : y + self.side, x : x + self.side]
+        return key
+
+
+def _squares(pixels: Bytes, number: int, side: int) -> tuple[Bytes, Bytes]:
+    """gray [number, side, side, 1] and color [number, side, side, 3] in the flat array `pixels`."""
+    split, end = number * side**2, number * side**2 * 4
+    return (
+        pixels[:split].reshape(number, side, side, 1),
+        pixels[split:end].reshape(number, side, side, 3),
+    )
+
+
+class TrainSlices(NumberedBatches):
     """Accumulation slice number i of this rank, counted from the start of the training."""
 
     def __init__(self, reader: ShardReader, config: TrainConfig, rank: int, world_size: int):
@@ -127,10 +193,6 @@ class TrainSlices(Dataset[Batch]):
             for epoch, shard, index in rows
         ]
 
-    def __getitem__(self, number: int) -> Batch:
-        """Decode slice `number` (reads shards)."""
-        return _read_batch(self.reader, self.cuts(number), self.side)
-
 
 def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> list[str]:
     """Names "SHARD/KEY" of the samples of step `step` (from 0), over all ranks."""
@@ -140,7 +202,7 @@ def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> li
     return [reader.name(cut.shard, cut.index) for cut in cuts]
 
 
-class EvaluationBatches(Dataset[Batch]):
+class EvaluationBatches(NumberedBatches):
     """This rank's samples of a split as centre squares, `batch_size` at a time.
 
     In manifest order, strided over ranks, never padded. of: which of the split's samples are
@@ -156,6 +218,7 @@ class EvaluationBatches(Dataset[Batch]):
         of: NDArray[np.int64] | None = None,
     ):
         self.reader = reader
+        self.side = reader.split.short_side
         self.batch_size = batch_size
         everything = np.arange(reader.split.num_samples) if of is None else of
         self.positions = everything[rank::world_size]
@@ -165,131 +228,8 @@ class EvaluationBatches(Dataset[Batch]):
         """Number of batches; the last may be smaller."""
         return -(-len(self.mine.shard) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Batch:
-        """Decode batch `number` (reads shards)."""
+    def cuts(self, number: int) -> list[Cut]:
+        """Which samples batch `number` holds; each is cut at its centre."""
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         places = zip(self.mine.shard[part].tolist(), self.mine.index[part].tolist(), strict=True)
-        cuts = [Cut(shard, index, top=0.5, left=0.5, flip=0.0) for shard, index in places]
-        return _read_batch(self.reader, cuts, self.reader.split.short_side)
-
-
-def _read_batch(reader: ShardReader, cuts: list[Cut], side: int) -> Batch:
-    """Decode each sample and write its square into the batch, allocated once."""
-    gray = torch.empty(len(cuts), side, side, 1, dtype=torch.uint8)
-    color = torch.empty(len(cuts), side, side, 3, dtype=torch.uint8)
-    keys: list[str] = []
-    broken = None
-    try:
-        for row, cut in enumerate(cuts):
-            key, gray_pixels, color_pixels = reader.read(cut.shard, cut.index)
-            height, width = gray_pixels.shape[1:]
-            y, x = round(cut.top * (height - side)), round(cut.left * (width - side))
-            if y < 0 or x < 0:
-                raise UserError(f"broken sample {key}: {width}×{height} px, side {side} expected")
-            square = np.s_[:, y : y + side, x : x + side]
-            gray[row] = gray_pixels[square].permute(1, 2, 0)
-            color[row] = color_pixels[square].permute(1, 2, 0)
-            keys.append(key)
-    except UserError as error:
-        broken = str(error)
-    flip = torch.tensor([cut.flip >= 0.5 for cut in cuts])
-    return Batch(gray.permute(0, 3, 1, 2), color.permute(0, 3, 1, 2), flip, tuple(keys), broken)
-
-
-class BatchStream:
-    """Batches of a dataset in the given order, decoded by workers, on the device.
-
-    A batch that can't be read does not raise in `next`: `broken` then says why, and that batch
-    comes again and again, so that this rank can still take part in the collectives of a step until
-    all ranks have agreed to stop. What was computed since must be thrown away.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset[Batch],
-        numbers: Iterable[int],
-        device: torch.device,
-        num_workers: int,
-    ) -> None:
-        self.device = device
-        self.broken: str | None = None
-        self.seconds_waited = 0.0
-        self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._last: Batch | None = None
-        self._loader = DataLoader(
-            dataset,
-            batch_size=None,  # the dataset makes whole batches
-            sampler=numbers,
-            num_workers=num_workers,
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_leave_signals_to_the_trainer,
-            prefetch_factor=4 if num_workers else None,
-        )
-        self._batches: Iterator[Batch] | None = _without_interruptions(self._loader)
-
-    def __enter__(self) -> "BatchStream":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        # The workers end with their iterator. They ignore SIGTERM, so left to the interpreter's
-        # exit they would be waited for in vain.
-        self._batches = None
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Every batch, in order; raises UserError at one that can't be read."""
-        for _ in range(len(self._loader)):
-            batch = self.next()
-            if self.broken:
-                raise UserError(self.broken)
-            yield batch
-
-    def next(self) -> Batch:
-        """The next batch on the device; once `broken`, the last one again."""
-        if self.broken is None and self._batches is not None:
-            started = time.perf_counter()
-            try:
-                batch = next(self._batches)
-            except (RuntimeError, EOFError, ConnectionError) as error:
-                # Torch's words for a worker that died, by what it was just doing.
-                self.broken = (
-                    f"a loader worker died ({error or 'no message'}); often memory ran out: lower "
-                    "--num_workers and run the same command again"
-                )
-            else:
-                self.broken = batch.broken
-                self._last = self._to_device(batch)
-            self.seconds_waited += time.perf_counter() - started
-        if self._last is None:
-            raise UserError(self.broken or "there is no batch")
-        return self._last
-
-    def _to_device(self, batch: Batch) -> Batch:
-        if self._side_stream is None:
-            return batch.to(self.device)
-        # On a stream of its own the copy overlaps the step that is still computing.
-        with torch.cuda.stream(self._side_stream):
-            batch = batch.to(self.device)
-        current = torch.cuda.current_stream(self.device)
-        current.wait_stream(self._side_stream)
-        for tensor in (batch.gray, batch.color, batch.flip):
-            tensor.record_stream(current)
-        return batch
-
-
-def _without_interruptions(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """Start the workers, but let a dead one be an error of `next` only.
-
-    torch would raise it out of a SIGCHLD handler, anywhere in the midst of a step.
-    """
-    handler = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, handler)
-    return batches
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    # Ctrl-C and schedulers signal every process of a job: a worker that died of it would break
-    # the very step after which the trainer wants to save. Workers end when the trainer does.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+        return [Cut(shard, index, top=0.5, left=0.5, flip=0.0) for shard, index in places]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pix2pix.batch_stream import BatchStream
 from pix2pix.color import ColorSpace
-from pix2pix.data import BatchStream, EvaluationBatches, resize
+from pix2pix.data import EvaluationBatches, resize
 from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
 from pix2pix.metrics import photo_metrics

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pix2pix.data import BatchStream
+from pix2pix.batch_stream import BatchStream
 from pix2pix.distributed import Distributed
 from pix2pix.step import StepMetrics
 

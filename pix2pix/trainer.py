@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pix2pix.batch_stream import BatchStream
 from pix2pix.board import machine_of
 from pix2pix.checkpoint import Checkpointer, restore_networks
 from pix2pix.cli_help import wrap
@@ -14,7 +15,6 @@ from pix2pix.color import ColorSpace
 from pix2pix.config import TrainConfig
 from pix2pix.data import (
     Batch,
-    BatchStream,
     EvaluationBatches,
     TrainSlices,
     global_batch_keys,

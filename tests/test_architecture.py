@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
-    "charts color color_difference config contrast distributed durable errors feature_distance "
-    "losses machine networks options order photo shards stop upsampling writer_claim",
-    "baselines board checkpoint_files checkpoint_share cli cli_help contact_sheet data "
-    "feature_networks generator log metrics photo_files preflight reader run_directory "
+    "batch_memory charts color color_difference config contrast distributed durable errors "
+    "feature_distance losses machine networks options order photo shards stop upsampling "
+    "writer_claim",
+    "baselines batch_stream board checkpoint_files checkpoint_share cli cli_help contact_sheet "
+    "data feature_networks generator log metrics photo_files preflight reader run_directory "
     "saturation_curve scores state",
     "checkpoint evaluation model_card onnx_model step step_profile step_watch summary",
     "colorizer export report report_sheet run_evaluation trainer",

@@ -1,8 +1,6 @@
 """Promises of the batches: the right photographs, cut alike, for any ranks and workers."""
 
-import os
 import pickle
-import shutil
 from itertools import chain
 
 import numpy as np
@@ -12,7 +10,6 @@ import torch
 from pix2pix.color import ColorSpace
 from pix2pix.data import (
     Batch,
-    BatchStream,
     EvaluationBatches,
     TrainSlices,
     resize,
@@ -24,8 +21,6 @@ from pix2pix.reader import ShardReader
 from pix2pix.shards import index_shard, open_split
 from tests.training import tiny_config
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
 def reader(tiny_shards):
@@ -35,18 +30,6 @@ def reader(tiny_shards):
 def slices_of(reader, tmp_path, rank=0, world_size=1, **changes):
     config = tiny_config(reader.root, tmp_path, **changes)
     return TrainSlices(reader, config, rank, world_size)
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_batches_do_not_depend_on_the_number_of_workers(reader, tmp_path, num_workers):
-    slices = slices_of(reader, tmp_path)
-    with BatchStream(slices, range(2, 9), CPU, num_workers) as stream:
-        for number, batch in zip(range(2, 9), stream, strict=True):
-            expected = slices[number]
-            assert batch.keys == expected.keys
-            assert torch.equal(batch.color, expected.color)
-            assert torch.equal(batch.flip, expected.flip)
 
 
 @pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (3, 2), (6, 1)])
@@ -151,35 +134,6 @@ def test_an_image_size_larger_than_the_shards_is_an_error_that_says_which_shards
     check_image_size(reader.split, 64)
     with pytest.raises(UserError, match="--short_side 143"):
         check_image_size(reader.split, 128)
-
-
-def test_a_broken_sample_is_named_and_does_not_raise_in_next(tiny_shards, tmp_path):
-    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
-    shard = shards / "train-000002.tar"
-    shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff\xe0", b"\0\0\0\0"))
-    broken = ShardReader(shards, open_split(shards, "train"))
-    slices = slices_of(broken, tmp_path)
-    names = [number for number in range(4) if slices[number].broken]
-    assert names
-    assert "train-000002.tar/" in slices[names[0]].broken
-    with BatchStream(slices, range(4), CPU, num_workers=1) as stream:
-        batches = [stream.next() for _ in range(8)]  # goes on with what it has
-        assert "train-000002.tar/" in stream.broken
-        assert all(batch.color.shape == (6, 3, 64, 64) for batch in batches)
-    with (
-        BatchStream(slices, range(4), CPU, num_workers=0) as stream,
-        pytest.raises(UserError, match=r"broken sample train-000002\.tar/"),
-    ):
-        list(stream)
-
-
-def test_a_dead_worker_is_an_error_that_says_what_to_do(reader, tmp_path):
-    with BatchStream(slices_of(reader, tmp_path), range(500), CPU, num_workers=1) as stream:
-        stream.next()
-        os.kill(stream._batches._workers[0].pid, 9)
-        for _ in range(20):
-            stream.next()
-        assert "--num_workers" in stream.broken
 
 
 def test_a_reader_can_be_sent_to_another_process(reader):

@@ -18,14 +18,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
+from pix2pix.batch_stream import AHEAD, BatchStream
 from pix2pix.benchmark.classic_loader import ImageFolder
 from pix2pix.benchmark.options import LoaderOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
 from pix2pix.config import TrainConfig
-from pix2pix.data import BatchStream, TrainSlices, crop_size
-from pix2pix.machine import num_cores
+from pix2pix.data import TrainSlices, crop_size
+from pix2pix.machine import keep_freed_memory, num_cores
 from pix2pix.reader import ShardReader
 from pix2pix.shards import ShardIndex, index_shard, open_split
 
@@ -121,8 +122,19 @@ def _decode(data: bytes, mode: ImageReadMode) -> Tensor:
 def _decode_only(pairs: list[tuple[bytes, bytes]], options: LoaderOptions, workers: int) -> float:
     dataset = _Decoding(pairs, options.batch_size)
     numbers = range(options.num_batches)
-    loader = DataLoader(dataset, None, sampler=numbers, num_workers=workers, prefetch_factor=4)
+    loader = DataLoader(
+        dataset,
+        None,
+        sampler=numbers,
+        num_workers=workers,
+        worker_init_fn=_with_our_malloc,
+        prefetch_factor=AHEAD,
+    )
     return _seconds_per_sample(loader, options)
+
+
+def _with_our_malloc(worker: int) -> None:
+    keep_freed_memory()
 
 
 def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int) -> float:
