@@ -51,7 +51,7 @@ def test_bars_are_as_long_as_their_figures():
     picture = Image.open(BytesIO(draw_report({"benchmark": "loader", "device": "cpu", **LOADER})))
     blue = np.asarray(picture) == [int(BAR[i : i + 2], 16) for i in (1, 3, 5)]
     longest = blue.all(axis=2).sum(axis=1).max()
-    assert longest == pytest.approx(430 * 2000 / (2500 * 1.01), abs=2)  # with the bound's spread
+    assert longest == pytest.approx(370 * 2000 / (2500 * 1.01), abs=2)  # with the bound's spread
 
 
 def test_a_summary_is_a_table_of_80_columns_and_a_picture(tmp_path: Path, capsys):

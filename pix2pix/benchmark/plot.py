@@ -12,7 +12,7 @@ from pix2pix.charts import BAR, INK, MARK, SOFT, TEXT, TITLE, font
 
 WIDTH, MARGIN = 960, 28  # pixels
 _LABELS = 190  # left of the bars
-_BARS = 430  # the longest of them
+_BARS = 370  # the longest of them
 _PITCH, _THICK = 30, 18  # from bar to bar; of a bar
 _LINE = TEXT + 5
 _OTHERS = "#b8bec6"
