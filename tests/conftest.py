@@ -2,6 +2,7 @@
 SLURM.
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from tests.photographs import write_folder
 from tests.ranks import run_ranks
 from tests.shard_runs import NUM_PHOTOS, plans_for, write, write_photos
 from tests.training import fit, tiny_config
+
+
+def pytest_configure() -> None:
+    # A shell ignores Ctrl-C for what it starts in the background, and so would every process here.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
