@@ -114,10 +114,11 @@ RUN_HERE = [name for name, page in PAGES.items() if any(map(runs_here, commands_
 def run(commands: list[str], checkout: Path) -> None:
     script = "\n".join(["set -euxo pipefail", *commands])
     variables = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    path = f"{sys.prefix}/bin:{os.environ['PATH']}"  # a reader has activated the environment
     ended = subprocess.run(
         ["bash", "-c", script],
         cwd=checkout,
-        env=os.environ | variables | {"PYTHONPATH": str(checkout)},
+        env=os.environ | variables | {"PYTHONPATH": str(checkout), "PATH": path},
         capture_output=True,
         text=True,
     )
