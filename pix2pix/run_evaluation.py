@@ -118,17 +118,9 @@ def measure_run(
     # One rank computes: the table is large where there are features.
     everyones = distributed.everyones(mine)
     scores = Scores.join(everyones if distributed.is_main else [])
-    figures = distributed.on_main(
-        lambda: {name: summarize(scores, name, metrics) for name in (RUN, *BASELINES)}
-    )
-    points = distributed.on_main(lambda: curve(scores.of(CURVE)))
-    run_figures = figures.pop(RUN)
     report = {
         "num_samples": reader.split.num_samples,
-        **run_figures,
-        **figures,
-        CURVE: points,
-        f"{CURVE}_targets": targets(points, run_figures["colorfulness_truth"]),
+        **distributed.on_main(lambda: _figures(scores, metrics)),
         "run_dir": str(run_dir),
         "step": step,
         "split": split,
@@ -137,6 +129,18 @@ def measure_run(
         "versions": versions(),
     }
     return Evaluated(report, scores, reader, generator, config, store)
+
+
+def _figures(scores: Scores, metrics: Sequence[str]) -> dict[str, Any]:
+    """The run's figures, those of each baseline under its name, and the run's curve."""
+    run = summarize(scores, RUN, metrics)
+    points = curve(scores.of(CURVE))
+    return {
+        **run,
+        **{name: summarize(scores, name, metrics) for name in BASELINES},
+        CURVE: points,
+        f"{CURVE}_targets": targets(points, run["colorfulness_truth"]),
+    }
 
 
 def _paints(
