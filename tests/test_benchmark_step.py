@@ -54,6 +54,18 @@ def test_the_step_benchmark_compares_at_the_best_classic_batch():
     rate = figures["flops_per_second"] / figures["matmul_flops_per_second"]
     assert figures["utilization"] == pytest.approx(rate)
     assert figures["classic_batch_size"] in (1, 3)
+    assert figures["matmul_by"] in ("linear layer", "1×1 convolution")
+
+
+def test_the_step_is_held_against_the_faster_of_two_libraries_for_the_same_product():
+    products, operations = step._matmuls(CPU, torch.float32)
+    results = [product() for product in products.values()]
+    linear, convolution = (torch.as_tensor(result) for result in results)
+    side = linear.shape[0]
+    assert operations == 2 * side**3
+    torch.testing.assert_close(
+        convolution.permute(0, 2, 3, 1).reshape(side, side), linear, rtol=1e-3, atol=1e-2
+    )
 
 
 def test_what_autograd_keeps_is_counted_once_and_until_it_is_let_go():
