@@ -35,7 +35,8 @@ class BareStep:
         return self._run(1)
 
     def take_turn(self) -> None:
-        """Step for about `seconds_per_turn`."""
+        """Step for about `seconds_per_turn`, after one step in the caches that the other left."""
+        self._run(1)
         self.turns.append(self._run(max(1, round(self.seconds_per_turn / self.seconds))))
 
     @cached_property

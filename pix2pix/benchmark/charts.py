@@ -105,9 +105,10 @@ CHARTS = {
             "photographs per second",
             PHOTOS,
             (
-                Bar("Trainer.fit()", "fit_samples_per_second", "fit_spread"),
+                Bar("Trainer.fit()", "fit_samples_per_second", "fit_spread", "efficiency"),
                 Bar("bare step", "step_samples_per_second", "step_spread"),
             ),
+            compared=False,
         ),
         Chart(
             "seconds of this training",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -111,12 +112,17 @@ def _plan(options: EndToEndOptions, config: TrainConfig, bare: BareStep) -> Plan
 
 
 def rates(batch_size: int, turns: Turns, alone: Timing) -> Figures:
-    """Photographs per second of the training's loop and of the bare step."""
+    """Photographs per second of the training's loop and of the bare step.
+
+    `efficiency` is the median over the rounds of one rate over the other: the two turns of a round
+    are neighbours in time, so a machine that is slower for a while slows down both.
+    """
     fit = Timing(tuple(turns.turns))
+    rounds = zip(alone.seconds, fit.seconds, strict=True)
     return {
         "fit_samples_per_second": batch_size / fit.median,
         "step_samples_per_second": batch_size / alone.median,
-        "efficiency": alone.median / fit.median,
+        "efficiency": statistics.median(bare / ours for bare, ours in rounds),
         "fit_spread": fit.spread,
         "step_spread": alone.spread,
         "share_waited_for_data": turns.seconds_waited / turns.seconds_measured,
