@@ -97,8 +97,8 @@ class EndToEndOptions:
     num_workers: int | None = option(
         None, help="loaders; none: as many as the training takes", unit="processes"
     )
-    rounds: int = option(3, help="how often each side has its turn")
-    seconds_per_turn: float = option(5.0, help="how long a turn lasts", unit="seconds")
+    rounds: int = option(7, help="how often each side has its turn")
+    seconds_per_turn: float = option(3.0, help="how long a turn lasts", unit="seconds")
 
     def __post_init__(self) -> None:
         if self.shards is not None and self.photos is not None:
