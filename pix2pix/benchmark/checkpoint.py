@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -126,25 +126,31 @@ def _measure_saves(
             yield copy, seconds(synchronous), stall, durable
             distributed.on_main(lambda: shutil.rmtree(plain))
 
-    first, *later = rounds()
-    columns = list(zip(*later, strict=True))
-    copy, sync, stall, durable = map(median, columns)
-    names = ("copy_spread", "sync_spread", "async_stall_spread", "async_durable_spread")
-    sizes = _share_sizes(folder / "saves")
+    figures = _save_figures(list(rounds()), _share_sizes(folder / "saves"))
     if distributed.is_main:
-        figures = {
-            "total_bytes": sum(sizes),
-            "bytes_per_rank": max(sizes),
-            "copy_seconds": copy,
-            "sync_seconds": sync,
-            "async_stall_seconds": stall,
-            "first_stall_seconds": first[2],  # takes its memory
-            "async_durable_seconds": durable,
-            **dict(zip(names, map(spread, columns), strict=True)),
-        }
         on_gpu = distributed.device.type == "cuda"
         answer.send((figures, distributed.device_name if on_gpu else None))
     distributed.shutdown()
+
+
+def _save_figures(
+    rounds: Sequence[tuple[float, float, float, float]], sizes: Sequence[int]
+) -> dict[str, Any]:
+    """Of rounds of (copy, synchronous, stall, durable) seconds; the first takes its memory."""
+    first, *later = rounds
+    columns = list(zip(*later, strict=True))
+    copy, sync, stall, durable = map(median, columns)
+    names = ("copy_spread", "sync_spread", "async_stall_spread", "async_durable_spread")
+    return {
+        "total_bytes": sum(sizes),
+        "bytes_per_rank": max(sizes),
+        "copy_seconds": copy,
+        "sync_seconds": sync,
+        "async_stall_seconds": stall,
+        "first_stall_seconds": first[2],
+        "async_durable_seconds": durable,
+        **dict(zip(names, map(spread, columns), strict=True)),
+    }
 
 
 def _share_sizes(root: Path) -> list[int]:
