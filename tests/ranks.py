@@ -1,12 +1,18 @@
 """Run a function on several ranks: processes forked from a server that imported torch once."""
 
+import faulthandler
 import multiprocessing
 import os
+import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
+
+LATE = "hangs, or is slow: it prints where it is"
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["pix2pix.trainer", "pix2pix.colorizer", "tests.training"])
@@ -15,8 +21,8 @@ _context.set_forkserver_preload(["pix2pix.trainer", "pix2pix.colorizer", "tests.
 def run_ranks(work: Callable[..., Any], world_size: int, *args: Any, seconds: float = 90) -> list:
     """`work(*args)` in `world_size` processes of one process group; their results by rank.
 
-    Raises AssertionError with the traceback of the first rank that failed, and kills what is left
-    after `seconds`.
+    Raises AssertionError with what became of each rank where any failed: its traceback, or where it
+    hangs, which it prints; and kills what is left after `seconds`.
     """
     port = _free_port()
     pipes, processes = [], []
@@ -30,28 +36,53 @@ def run_ranks(work: Callable[..., Any], world_size: int, *args: Any, seconds: fl
         pipes.append(mine)
         processes.append(process)
     try:
-        return [_receive(pipe, rank, seconds) for rank, pipe in enumerate(pipes)]
+        outcomes = _outcomes(pipes, seconds)
+        for (_, value), process in zip(outcomes, processes, strict=True):
+            if value == LATE:
+                _print_stacks(process.pid)
     finally:
         for process in processes:
             process.join(5)
             if process.is_alive():
                 process.kill()
                 process.join()
+    failures = [f"rank {rank} {value}" for rank, (ok, value) in enumerate(outcomes) if not ok]
+    assert not failures, "\n".join(failures)
+    return [value for _, value in outcomes]
 
 
-def _receive(pipe: Connection, rank: int, seconds: float) -> Any:
-    assert pipe.poll(seconds), f"rank {rank} is not done after {seconds} s"
+def _outcomes(pipes: list[Connection], seconds: float) -> list[tuple[bool, Any]]:
+    deadline = time.monotonic() + seconds
+    outcomes = []
+    for pipe in pipes:
+        outcomes.append(_receive(pipe, deadline))
+        if not outcomes[-1][0]:  # the one that it waited for may not have given up yet
+            deadline = min(deadline, time.monotonic() + 5)
+    return outcomes
+
+
+def _receive(pipe: Connection, deadline: float) -> tuple[bool, Any]:
+    """Whether the rank returned, and what; else what became of it."""
+    if not pipe.poll(max(0, deadline - time.monotonic())):
+        return False, LATE
     try:
-        ok, value = pipe.recv()
+        return pipe.recv()
     except EOFError:
-        raise AssertionError(f"rank {rank} died without a word") from None
-    assert ok, f"rank {rank} failed:\n{value}"
-    return value
+        return False, "died without a word"
+
+
+def _print_stacks(pid: int) -> None:
+    """Let a rank and its loader workers print where each of their threads is."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")  # Linux only
+    for process in [pid, *map(int, children.read_text().split() if children.exists() else ())]:
+        os.kill(process, signal.SIGQUIT)
+        time.sleep(0.5)  # else they write at the same time
 
 
 def _rank_main(
     pipe: Connection, rank: int, world_size: int, port: int, work: Callable[..., Any], args: tuple
 ) -> None:
+    faulthandler.register(signal.SIGQUIT)
     os.environ.update(ACCELERATE_USE_CPU="true", CUDA_VISIBLE_DEVICES="")
     if world_size > 1:
         os.environ.update(
@@ -67,7 +98,7 @@ def _rank_main(
     try:
         result = (True, work(*args))
     except BaseException:
-        result = (False, traceback.format_exc())
+        result = (False, f"failed:\n{traceback.format_exc()}")
     pipe.send(result)
     pipe.close()
 
