@@ -226,8 +226,13 @@ class Trainer:
         self.distributed.use_main_buffers(self.state.best_generator)
         with evaluation_mode(self.state.best_generator) as generator:
             predict = partial(colorize_batch, generator, self.color_space)
-            size = self.config.image_size
-            means = evaluate({"colorized": predict}, self.validation, size, self.distributed)
+            means = evaluate(
+                {"colorized": predict},
+                self.validation,
+                self.config.image_size,
+                self.distributed,
+                num_workers=self.config.num_workers,
+            )
         values = means["colorized"]
         self.log.scalars(self.state.step, {f"evaluation/{k}": v for k, v in values.items()})
         self.log.line(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from itertools import chain
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_4_steps_are_bit_equal_to_2_and_a_resume_and_2(
     assert resumed["first_step"] == 2
     assert resumed["digests"] == expected["digests"]
     assert len(expected["digests"]) > 100
+
+
+def fit_where_no_process_can_start(config):
+    def refuse(process):
+        raise AssertionError(f"{process} is started")
+
+    BaseProcess.start = refuse
+    return fit(config)
+
+
+def test_without_workers_neither_training_nor_evaluation_starts_a_process(tiny_shards, tmp_path):
+    config = tiny_config(tiny_shards, tmp_path / "run", evaluate_every=2, num_workers=0)
+    assert run_ranks(fit_where_no_process_can_start, 1, config)[0]["outcome"] == "finished"
 
 
 def test_a_signal_to_any_rank_saves_on_all_and_the_same_command_goes_on(tiny_shards, tmp_path):
