@@ -1,18 +1,16 @@
 """Work on many shards by several processes, which stop when their parent does."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from data_prep.ownership import hold
 from pix2pix.errors import UserError
+from pix2pix.machine import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -77,15 +75,7 @@ def _start_worker(lock: Path | None, done: Any, stop: Any) -> None:
     if lock is not None:
         _held = hold(lock)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: the parent speaks for all
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """An executor's workers outlive a parent that was killed, waiting for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    end_with_parent()
 
 
 def _run(work: Callable[[Task, Callable[[], None]], Result], task: Task) -> Result:

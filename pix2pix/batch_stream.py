@@ -1,6 +1,5 @@
 """Batches decoded by worker processes, in order, on the device."""
 
-import multiprocessing
 import signal
 import threading
 import time
@@ -12,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pix2pix import loader_server
 from pix2pix.batch_memory import BatchMemory, Bytes
 from pix2pix.data import Batch, NumberedBatches
 from pix2pix.errors import UserError
-from pix2pix.machine import keep_freed_memory
 
 AHEAD = 4  # batches of each worker that may wait for the step
 IN_USE = 4  # batches that the step and whoever else may have in their hands
@@ -44,7 +43,8 @@ class BatchStream:
         self._length = len(numbers)
         dataset: Dataset[Any] = batches
         order: Iterable[Any] = numbers
-        if num_workers and numbers and multiprocessing.get_start_method() == "fork":
+        if num_workers and numbers:
+            loader_server.start()
             slots = num_workers * AHEAD + IN_USE
             memory = BatchMemory(slots, batches.num_bytes(numbers[0]))
             dataset, order = _IntoMemory(batches, memory), memory.reserved(numbers)
@@ -54,7 +54,8 @@ class BatchStream:
             sampler=order,
             num_workers=num_workers,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_start_worker,
+            worker_init_fn=loader_server.start_worker,
+            multiprocessing_context=loader_server.context if num_workers else None,
             prefetch_factor=AHEAD if num_workers else None,
         )
         self._batches: Iterator[Batch] | None = _without_interruptions(self._loader)
@@ -118,14 +119,6 @@ def _without_interruptions(loader: DataLoader[Batch]) -> Iterator[Batch]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, handler)
     return batches
-
-
-def _start_worker(worker: int) -> None:
-    keep_freed_memory()
-    # Ctrl-C and schedulers signal every process of a job: a worker that died of it would break
-    # the very step after which the trainer wants to save. Workers end when the trainer does.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class _IntoMemory(Dataset["_Sent"]):

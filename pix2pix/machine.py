@@ -1,10 +1,13 @@
 """What this process may use of the machine, and what the machine is (no torch)."""
 
 import ctypes
+import multiprocessing
 import os
 import platform
 import re
 import resource
+import threading
+from multiprocessing import connection
 from pathlib import Path
 
 
@@ -47,6 +50,21 @@ def keep_all_freed_memory() -> None:
     if mallopt is not None:
         mallopt(max_mmaps, 0)
         mallopt(trim_threshold, 2**31 - 1)
+
+
+def end_with_parent() -> None:
+    """Let this process, started by multiprocessing, end when the one that started it has ended.
+
+    A worker outlives a parent that was killed, waiting for work for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def peak_memory() -> int:

@@ -3,6 +3,7 @@
 python scripts/evaluate.py --run_dir runs/first --shards shards --split val --out report.json
 """
 
+from pix2pix import loader_server
 from pix2pix.cli import main
 from pix2pix.report import EvaluateOptions, make_report
 
@@ -13,6 +14,8 @@ def evaluate(options: EvaluateOptions) -> int:
     Beside it stand gray photographs, one colour for all, and the most that a network could do.
     Interrupted, the same command goes on. docs/evaluation.md defines every figure.
     """
+    if options.num_workers != 0:
+        loader_server.start()  # it imports torch while this process does
     from pix2pix.distributed import Distributed  # heavy: only when the work starts
 
     with Distributed() as distributed:

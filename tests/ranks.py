@@ -93,8 +93,6 @@ def _rank_main(
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )
-    # Loader workers of this rank are forked from it: another server would import torch again.
-    multiprocessing.set_start_method("fork", force=True)
     try:
         result = (True, work(*args))
     except BaseException:

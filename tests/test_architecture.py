@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 # A file imports from floors below its own, or sideways without a circle.
 FLOORS = (
     "batch_memory charts color color_difference config contrast distributed durable errors "
-    "feature_distance losses machine networks options order photo shards stop upsampling "
-    "writer_claim",
+    "feature_distance loader_server losses machine networks options order photo shards stop "
+    "upsampling writer_claim",
     "baselines batch_stream board checkpoint_files checkpoint_share cli cli_help contact_sheet "
     "data feature_networks generator log metrics photo_files preflight reader run_directory "
     "saturation_curve scores state",

@@ -157,8 +157,6 @@ def _rank_main(variables: dict[str, str], log: Path, flags: list[str]) -> None:
     with log.open("w") as output:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
-    # Loader workers are forked from their rank: another server would import torch again.
-    multiprocessing.set_start_method("fork", force=True)
     main(train_traced, TrainConfig, flags)
 
 
