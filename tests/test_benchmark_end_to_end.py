@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pix2pix.benchmark import end_to_end
-from pix2pix.benchmark.bare_turns import Plan, Turns
+from pix2pix.benchmark.bare_turns import BareStep, Plan, Turns
 from pix2pix.benchmark.rounds import Timing
 from tests.ranks import run_ranks
 
@@ -89,6 +89,21 @@ def test_the_parts_of_a_training_add_up_to_its_seconds(monkeypatch):
     assert sum(parts.values()) == pytest.approx(total)
 
 
+def test_a_turn_of_the_bare_step_comes_after_one_that_does_not_count(monkeypatch):
+    clock, steps = Clock(), []
+
+    def step(slices):
+        steps.append("s")
+        clock.now += 50.0 if len(steps) == 1 else STEP  # what the other left in the caches
+
+    monkeypatch.setattr(time, "perf_counter", clock.perf_counter)
+    bare = BareStep(None, SimpleNamespace(device=torch.device("cpu")), seconds_per_turn=3 * STEP)
+    bare._parts = step, None
+    bare.seconds = STEP
+    bare.take_turn()
+    assert (len(steps), bare.turns) == (4, [STEP])
+
+
 def test_turns_are_spread_over_a_training_of_given_length():
     plan = Plan.of_steps(total_steps=1000, rounds=4, unmeasured=9)
     assert plan.measured == 240
@@ -117,6 +132,8 @@ def test_a_real_training_gives_every_figure(tiny_shards: Path):
     (figures,) = run_ranks(_measure, 1, tiny_shards, 60)
     rates = ("fit_samples_per_second", "step_samples_per_second", "efficiency")
     assert min(figures[rate] for rate in rates) > 0
+    ratio = figures["fit_samples_per_second"] / figures["step_samples_per_second"]
+    assert 0.5 * ratio < figures["efficiency"] < 2 * ratio  # a median of ratios, not their ratio
     assert 0 <= figures["share_waited_for_data"] < 1
     assert figures["num_samples"] == 60
     assert figures["psnr_decibels"] > 5
