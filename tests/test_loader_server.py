@@ -76,8 +76,10 @@ def test_signals_to_every_process_end_no_worker_and_a_killed_training_leaves_non
         cwd=Path(__file__).parents[1],
         start_new_session=True,
     ) as training:
-        pids = [int(pid) for pid in training.stdout.readline().split()]
-        training.kill()
+        try:
+            pids = [int(pid) for pid in training.stdout.readline().split()]
+        finally:
+            training.kill()
     assert len(pids) == 4  # torch's tracker of semaphores, the server, two workers
     deadline = time.monotonic() + 20
     while left := [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]:
