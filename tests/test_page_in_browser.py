@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
-from playwright.sync_api import TimeoutError as Late
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from pix2pix.colorizer import Colorizer
 from pix2pix.generator import Generator
@@ -160,18 +159,9 @@ def download(page: Page, size: tuple[int, int]) -> tuple[str, bytes]:
     """Name and bytes of what the button gives, once it offers a picture of this size."""
     button = page.get_by_role("button", name=f"{LABEL} ({size[0]} × {size[1]})")
     expect(button).to_be_enabled()
-    got = click_for_download(page, button) or click_for_download(page, button)
-    assert got, "two clicks have downloaded nothing"
-    return got
-
-
-def click_for_download(page: Page, button: Locator) -> tuple[str, bytes] | None:
-    """None where nothing comes: a click while Gradio draws its button anew is lost, rarely."""
-    try:
-        with page.expect_download(timeout=MILLISECONDS / 3) as download:
-            button.click()
-    except Late:
-        return None
+    shown(page)  # while pictures arrive, the button moves: a click pressed here and let go there
+    with page.expect_download() as download:
+        button.click()
     return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
 
