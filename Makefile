@@ -43,7 +43,7 @@ KILLS ?= 20
 .PHONY: chaos
 chaos: $(VENV)/.installed-dev
 	@mkdir -p out
-	$(BIN)/python scripts/chaos.py --kills $(KILLS) --json out/chaos.json
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --json out/chaos.json
 
 BENCHMARKS = prep loader step end_to_end scaling checkpoint
 .PHONY: bench $(BENCHMARKS:%=bench-%)
@@ -59,16 +59,17 @@ $(BENCHMARKS:%=bench-%): bench-%: $(VENV)/.installed-demo
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 .PHONY: cluster cluster-stop
 cluster: $(VENV)/.installed-demo
-	$(BIN)/python -m slurm.local_cluster start
+	$(BIN)/python -m slurm.local.cluster start
 
 cluster-stop: $(VENV)/.installed-demo
-	$(BIN)/python -m slurm.local_cluster stop
+	$(BIN)/python -m slurm.local.cluster stop
 
 # TensorBoard itself would show ten of a run's pictures.
 .PHONY: board

@@ -49,6 +49,7 @@ EXTRAS = {
         "torch-fidelity>=0.3",  # and against this
         "lpips>=0.1.4",
         "ruff>=0.8",
+        "import-linter>=2.5",  # imports between rooms run down only
         "mypy>=1.13",
         "types-PyYAML",
         "build>=1.2",  # tests build the wheel and look into it
@@ -73,7 +74,8 @@ COMMANDS = {
     "submit": "slurm.submit",
     "status": "slurm.status",
 }
-PACKAGES = find_packages(include=["pix2pix", "pix2pix.*", "data_prep", "data_prep.*", "slurm"])
+ROOMS = ("pix2pix", "data_prep", "slurm")
+PACKAGES = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
 
 setup(
     name="pix2pix",
@@ -83,7 +85,7 @@ setup(
     python_requires=">=3.11",
     packages=[*PACKAGES, "pix2pix.scripts"],
     package_dir={"pix2pix.scripts": "scripts"},
-    package_data={name: ["py.typed"] for name in ("pix2pix", "data_prep", "slurm")},
+    package_data={name: ["py.typed"] for name in ROOMS},
     entry_points={
         "console_scripts": [f"pix2pix-{name} = {room}:command" for name, room in COMMANDS.items()]
     },

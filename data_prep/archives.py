@@ -17,7 +17,7 @@ from typing import BinaryIO
 from data_prep.photos import FolderSource, Photo, Source, names_photo, sort_photos
 from data_prep.tar_members import BLOCK, DamagedTarError, Member, is_header, members
 from pix2pix.errors import UserError
-from pix2pix.photo import PhotoError
+from pix2pix.photos.photo import PhotoError
 
 # First bytes of the file, its kind, the program that unpacks it.
 _COMPRESSED = (

@@ -8,9 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.shard_file import Reject, Sidecar
-from pix2pix.durable import publish
-from pix2pix.errors import UserError
-from pix2pix.shards import (
+from pix2pix.data.shards import (
     MANIFEST,
     Manifest,
     Split,
@@ -18,6 +16,8 @@ from pix2pix.shards import (
     read_manifest,
     write_manifest,
 )
+from pix2pix.errors import UserError
+from pix2pix.system.durable import publish
 
 REJECTED = "rejected.jsonl"
 

@@ -22,8 +22,8 @@ from data_prep.web import (
     persist,
     range_start,
 )
-from pix2pix.durable import flush
 from pix2pix.errors import UserError
+from pix2pix.system.durable import flush
 
 
 class DamagedError(ValueError):

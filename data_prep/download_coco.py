@@ -23,9 +23,10 @@ from data_prep.download import DamagedError, fetch, part_path, size_of
 from data_prep.progress import Progress, bytes_text
 from data_prep.shard_file import disk_errors
 from data_prep.web import Patience, Remote, probe
-from pix2pix.cli import main, option
-from pix2pix.durable import aside, publish_aside
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
 from pix2pix.errors import UserError
+from pix2pix.system.durable import aside, publish_aside
 
 COCO = "http://images.cocodataset.org"
 

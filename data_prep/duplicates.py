@@ -14,8 +14,8 @@ from pathlib import Path
 from data_prep.photos import Photo, Source, digest_photos, read_photo
 from data_prep.progress import Progress
 from data_prep.shard_file import disk_errors
-from pix2pix.durable import publish
-from pix2pix.photo import PhotoError
+from pix2pix.photos.photo import PhotoError
+from pix2pix.system.durable import publish
 
 
 def reject_duplicates(

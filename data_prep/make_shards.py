@@ -21,10 +21,11 @@ from data_prep.photos import Photo, Source, digest_photos
 from data_prep.progress import Progress
 from data_prep.shard_file import Prep
 from data_prep.writer import plan_splits, write_splits
-from pix2pix.cli import main, option
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
+from pix2pix.data.shards import Split, read_manifest
 from pix2pix.errors import UserError
-from pix2pix.machine import num_cores
-from pix2pix.shards import Split, read_manifest
+from pix2pix.system.machine import num_cores
 
 # Below this a picture would be mostly interpolated at the size that training wants.
 _SMALLEST_PHOTO = 256  # pixels, short side

@@ -25,10 +25,11 @@ from data_prep.shard_file import (
     shard_name,
 )
 from data_prep.writer import VAL, split_sizes
-from pix2pix.cli import main, option
-from pix2pix.durable import leftovers
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
+from pix2pix.data.shards import MANIFEST, read_manifest
 from pix2pix.errors import UserError
-from pix2pix.shards import MANIFEST, read_manifest
+from pix2pix.system.durable import leftovers
 
 _MOST_NAMED = 6  # shards, and parts, in an error
 

@@ -6,7 +6,7 @@ from io import BytesIO
 from PIL import Image
 
 from data_prep.resize import resize
-from pix2pix.photo import PhotoError, chroma_spread, luma, open_reduced
+from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_reduced
 
 JPEG_QUALITY = 95
 _FULL_CHROMA = 0  # libjpeg's 4:4:4: chroma is what the network learns

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from data_prep.progress import Progress, bytes_text
 from data_prep.shard_file import disk_errors
 from data_prep.survey import Measured, choose, locate, measure, read_picture
-from pix2pix.charts import (
+from pix2pix.cli.charts import (
     INK,
     SOFT,
     Mark,
@@ -26,10 +26,11 @@ from pix2pix.charts import (
     histogram,
     shorten,
 )
-from pix2pix.cli import main, option
-from pix2pix.durable import publish
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
+from pix2pix.data.shards import Split, open_split
 from pix2pix.errors import UserError
-from pix2pix.shards import Split, open_split
+from pix2pix.system.durable import publish
 
 MOST_MEASURED = 4000  # samples: a few seconds, and shares that are right to a percent
 

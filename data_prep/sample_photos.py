@@ -17,9 +17,10 @@ from PIL import Image
 
 from data_prep.photos import COLOR_PHOTOS, GRAY_PHOTOS, PackagedPhoto
 from data_prep.shard_file import disk_errors
-from pix2pix.cli import main, option
-from pix2pix.durable import publish
-from pix2pix.photo import open_photo
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
+from pix2pix.photos.photo import open_photo
+from pix2pix.system.durable import publish
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower in pixels, as Pillow crops
 

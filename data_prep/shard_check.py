@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
+from pix2pix.data.shards import COLOR, GRAY, Shard, key_and_kind, tar_members
 from pix2pix.errors import UserError
-from pix2pix.shards import COLOR, GRAY, Shard, key_and_kind, tar_members
 
 _KINDS = (GRAY, COLOR, "json")
 _FULL_CHROMA = 0  # what Pillow calls 4:4:4

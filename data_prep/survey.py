@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from data_prep.progress import Progress
+from pix2pix.data.order import permutation
+from pix2pix.data.shards import Split, index_shard
 from pix2pix.errors import UserError
-from pix2pix.machine import num_cores
-from pix2pix.order import permutation
-from pix2pix.photo import PhotoError, chroma_spread, open_photo
-from pix2pix.shards import Split, index_shard
+from pix2pix.photos.photo import PhotoError, chroma_spread, open_photo
+from pix2pix.system.machine import num_cores
 
 Place = tuple[int, int]  # offset and size in a tar, bytes
 

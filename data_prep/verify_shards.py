@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from data_prep.progress import Progress
 from data_prep.shard_check import Checked, CheckTask, Fault, check_shard
 from data_prep.workers import work_in_parallel
-from pix2pix.cli import main, option
-from pix2pix.durable import leftovers
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
+from pix2pix.data.shards import Split, read_manifest, read_split
 from pix2pix.errors import UserError
-from pix2pix.machine import num_cores
-from pix2pix.shards import Split, read_manifest, read_split
+from pix2pix.system.durable import leftovers
+from pix2pix.system.machine import num_cores
 
 _MOST_TOLD = 30  # faults, and files to delete; the others are counted
 _SHARD_FILE = re.compile(r"(.+)-\d{6,}\.(?:tar|json)")

@@ -10,7 +10,7 @@ from typing import IO, Any, TypeVar
 
 from data_prep.ownership import hold
 from pix2pix.errors import UserError
-from pix2pix.machine import end_with_parent
+from pix2pix.system.machine import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

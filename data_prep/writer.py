@@ -24,10 +24,10 @@ from data_prep.shard_file import (
     read_sidecar,
 )
 from data_prep.workers import work_in_parallel
-from pix2pix.durable import leftovers
+from pix2pix.data.order import permutation
+from pix2pix.data.shards import MANIFEST, Manifest
 from pix2pix.errors import UserError
-from pix2pix.order import permutation
-from pix2pix.shards import MANIFEST, Manifest
+from pix2pix.system.durable import leftovers
 
 VAL = "val"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pix2pix import __version__
+from pix2pix.cli.options import enumerate_words, flags_of, option, suggestion
 from pix2pix.errors import UserError
-from pix2pix.options import enumerate_words, flags_of, option, suggestion
+from pix2pix.version import __version__
 
 IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves its picture until one pixel is left
 DEFAULT_EPOCHS = 25

@@ -31,7 +31,7 @@ def end_to_end(options: EndToEndOptions, output: Output) -> None:
     started = time.perf_counter()
     from pix2pix.benchmark.end_to_end import measure
     from pix2pix.benchmark.report import report
-    from pix2pix.distributed import Distributed
+    from pix2pix.run.distributed import Distributed
 
     with Distributed() as distributed:
         figures = measure(options, distributed, time.perf_counter() - started)
@@ -67,7 +67,7 @@ def step(options: StepOptions, output: Output) -> None:
     """Training step: beside the classic one, and the device's matrix multiplication."""
     from pix2pix.benchmark.report import report
     from pix2pix.benchmark.step import measure
-    from pix2pix.distributed import Distributed
+    from pix2pix.run.distributed import Distributed
 
     with Distributed() as distributed:
         report("step", measure(options, distributed), output, distributed.device_name)
@@ -83,7 +83,7 @@ def summary(options: SummaryOptions) -> None:
 def command() -> None:
     """`pix2pix-benchmark`, and this file."""
     # Not above: processes that it spawns read this file again, and stay small.
-    from pix2pix.cli import main
+    from pix2pix.cli.command_line import main
 
     main(
         {

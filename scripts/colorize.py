@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pix2pix import cli
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
 from pix2pix.errors import UserError
-from pix2pix.photo_files import colorize_files, plan_outputs
+from pix2pix.photos.files import colorize_files, plan_outputs
 
 MAX_SATURATION = 4
 
@@ -18,16 +19,14 @@ MAX_SATURATION = 4
 class ColorizeOptions:
     """What to colour, with which model."""
 
-    run_dir: Path = cli.option(help="a run, an exported folder, or owner/name on the hub")
-    photos: Path = cli.option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
-    out: Path = cli.option(help="folder for the coloured photographs", metavar="DIR")
-    compare: bool = cli.option(
-        False, help="save NAME.compare.EXT too: gray and coloured side by side"
-    )
-    saturation: float = cli.option(
+    run_dir: Path = option(help="a run, an exported folder, or owner/name on the hub")
+    photos: Path = option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
+    out: Path = option(help="folder for the coloured photographs", metavar="DIR")
+    compare: bool = option(False, help="save NAME.compare.EXT too: gray and coloured side by side")
+    saturation: float = option(
         1.0, help="factor on the colours, 0 (gray) to 4; 1: as the network says"
     )
-    restore_contrast: bool = cli.option(
+    restore_contrast: bool = option(
         False, help="give faded prints their black and white back, in the result too"
     )
 
@@ -44,7 +43,7 @@ def colorize(options: ColorizeOptions) -> int:
 
     Exits with status 1 if some could not be coloured; those are named, the others are done.
     """
-    from pix2pix.colorizer import Colorizer  # heavy: only when the work starts
+    from pix2pix.colorizing.colorizer import Colorizer  # heavy: only when the work starts
 
     plan = plan_outputs(options.photos, options.out, options.compare)
     colorizer = Colorizer.from_path(options.run_dir)
@@ -60,7 +59,7 @@ def colorize(options: ColorizeOptions) -> int:
 
 def command() -> None:
     """`pix2pix-colorize`, and this file."""
-    cli.main(colorize, ColorizeOptions)
+    main(colorize, ColorizeOptions)
 
 
 if __name__ == "__main__":

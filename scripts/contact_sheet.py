@@ -6,18 +6,19 @@ python scripts/contact_sheet.py --photos photos --colorized colored --out sheet.
 from dataclasses import dataclass
 from pathlib import Path
 
-from pix2pix import cli
-from pix2pix.contact_sheet import write_contact_sheet
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
+from pix2pix.colorizing.contact_sheet import write_contact_sheet
 
 
 @dataclass(frozen=True)
 class ContactSheetOptions:
     """What to show."""
 
-    photos: Path = cli.option(help="as given to colorize.py: a file, a folder or a glob")
-    colorized: Path = cli.option(help="the folder that colorize.py filled", metavar="DIR")
-    out: Path = cli.option(help="picture to write, such as sheet.png", metavar="FILE")
-    max_rows: int = cli.option(40, help="most photographs to show", unit="photographs")
+    photos: Path = option(help="as given to colorize.py: a file, a folder or a glob")
+    colorized: Path = option(help="the folder that colorize.py filled", metavar="DIR")
+    out: Path = option(help="picture to write, such as sheet.png", metavar="FILE")
+    max_rows: int = option(40, help="most photographs to show", unit="photographs")
 
 
 def contact_sheet(options: ContactSheetOptions) -> int:
@@ -32,7 +33,7 @@ def contact_sheet(options: ContactSheetOptions) -> int:
 
 def command() -> None:
     """`pix2pix-contact-sheet`, and this file."""
-    cli.main(contact_sheet, ContactSheetOptions)
+    main(contact_sheet, ContactSheetOptions)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 python scripts/evaluate.py --run_dir runs/first --shards shards --split val --out report.json
 """
 
-from pix2pix import loader_server
-from pix2pix.cli import main
-from pix2pix.report import EvaluateOptions, make_report
+from pix2pix.cli.command_line import main
+from pix2pix.data import loader_server
+from pix2pix.evaluation.report import EvaluateOptions, make_report
 
 
 def evaluate(options: EvaluateOptions) -> int:
@@ -16,7 +16,7 @@ def evaluate(options: EvaluateOptions) -> int:
     """
     if options.num_workers != 0:
         loader_server.start()  # it imports torch while this process does
-    from pix2pix.distributed import Distributed  # heavy: only when the work starts
+    from pix2pix.run.distributed import Distributed  # heavy: only when the work starts
 
     with Distributed() as distributed:
         make_report(options, distributed)

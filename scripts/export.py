@@ -6,21 +6,20 @@ python scripts/export.py --run_dir runs/first --out out/model
 from dataclasses import dataclass
 from pathlib import Path
 
-from pix2pix import cli
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """Which run, and where it goes."""
 
-    run_dir: Path = cli.option(help="run directory of a training", metavar="DIR")
-    out: Path = cli.option(help="folder to make", metavar="DIR")
-    license: str | None = cli.option(
+    run_dir: Path = option(help="run directory of a training", metavar="DIR")
+    out: Path = option(help="folder to make", metavar="DIR")
+    license: str | None = option(
         None, help="licence of the model, as the hub names it: mit, cc-by-4.0, …", metavar="NAME"
     )
-    onnx: bool = cli.option(
-        False, help="model.onnx, too, for other runtimes; checked against torch"
-    )
+    onnx: bool = option(False, help="model.onnx, too, for other runtimes; checked against torch")
 
 
 def export(options: ExportOptions) -> int:
@@ -28,7 +27,7 @@ def export(options: ExportOptions) -> int:
 
     scripts/colorize.py takes the folder in place of the run.
     """
-    from pix2pix.export import export  # heavy: only when the work starts
+    from pix2pix.export.export import export  # heavy: only when the work starts
 
     for line in export(options.run_dir, options.out, options.license, options.onnx):
         print(line)
@@ -37,7 +36,7 @@ def export(options: ExportOptions) -> int:
 
 def command() -> None:
     """`pix2pix-export`, and this file."""
-    cli.main(export, ExportOptions)
+    main(export, ExportOptions)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ python scripts/page.py --run_dir runs/first
 from dataclasses import dataclass
 from pathlib import Path
 
-from pix2pix import cli
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
 from pix2pix.errors import UserError
 
 
@@ -14,15 +15,15 @@ from pix2pix.errors import UserError
 class PageOptions:
     """Which models, and where the page is."""
 
-    run_dir: tuple[Path, ...] = cli.option(
+    run_dir: tuple[Path, ...] = option(
         help="a run, an exported folder, or owner/name on the hub; or several, to choose from"
     )
-    host: str = cli.option(
+    host: str = option(
         "127.0.0.1",
         help="address to serve at; 0.0.0.0 shows the page to every machine that reaches this one",
         metavar="ADDRESS",
     )
-    port: int = cli.option(7860, help="port to serve at; 0 for any that is free")
+    port: int = option(7860, help="port to serve at; 0 for any that is free")
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -34,14 +35,14 @@ def page(options: PageOptions) -> None:
 
     Needs pip install 'pix2pix[web]'. The page asks nobody for a password.
     """
-    from pix2pix.page_server import serve  # heavy: only when the work starts
+    from pix2pix.web.server import serve  # heavy: only when the work starts
 
     serve(options.run_dir, options.host, options.port)
 
 
 def command() -> None:
     """`pix2pix-page`, and this file."""
-    cli.main(page, PageOptions)
+    main(page, PageOptions)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pix2pix.cli.options import enumerate_words, suggestion
 from pix2pix.config import TrainConfig
+from pix2pix.data.preflight import check_training
+from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.errors import UserError
-from pix2pix.options import enumerate_words, suggestion
-from pix2pix.preflight import check_training
-from pix2pix.run_directory import RunDirectory
-from pix2pix.shards import open_split, read_manifest
+from pix2pix.run.run_directory import RunDirectory
 from slurm.launch import Launch
 from slurm.options import ClusterOptions
 from slurm.records import Records

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pix2pix.config import TrainConfig
 from pix2pix.errors import LostProcessError, UserError
-from pix2pix.report import EvaluateOptions
-from pix2pix.run_directory import RunDirectory
-from pix2pix.stop import StopRequest
+from pix2pix.evaluation.report import EvaluateOptions
+from pix2pix.run.run_directory import RunDirectory
+from pix2pix.system.signals import StopRequest
 from slurm.process_group import Member, join
 from slurm.records import Records
 from slurm.requeue import STOPPED, Verdict, requeue, verdict_on
@@ -52,7 +52,7 @@ class TrainJob:
         with join(member, records.folder, self.config.collective_timeout_minutes) as distributed:
             import torch
 
-            from pix2pix.trainer import Outcome, Trainer
+            from pix2pix.training.trainer import Outcome, Trainer
 
             trainer = Trainer(self.config, distributed, stop)
             first_step = trainer.state.step
@@ -82,7 +82,7 @@ class EvaluateJob:
         member, records = Member.of(os.environ), Records(self.folder)
         with telling_errors(records, member):
             check_snapshot(self.snapshot)
-            from pix2pix.report import make_report
+            from pix2pix.evaluation.report import make_report
 
             with join(member, records.folder, COLLECTIVE_TIMEOUT_MINUTES) as distributed:
                 make_report(self.options, distributed)

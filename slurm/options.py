@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pix2pix.cli import option
+from pix2pix.cli.options import option
 from pix2pix.errors import UserError
 
 _LINE = re.compile(r"[a-z][a-z-]*(=.*)?")

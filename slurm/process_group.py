@@ -17,12 +17,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pix2pix.durable import publish_json
 from pix2pix.errors import UserError
+from pix2pix.system.durable import publish_json
 from slurm.scheduler import node_address
 
 if TYPE_CHECKING:
-    from pix2pix.distributed import Distributed
+    from pix2pix.run.distributed import Distributed
 
 JOIN_MINUTES = 15  # for the slowest node to import torch from a busy file system
 SIOCGIFADDR = 0x8915  # netdevice(7), Linux
@@ -122,7 +122,7 @@ def join(member: Member, folder: Path, timeout_minutes: float) -> "Distributed":
             if interface:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
-    from pix2pix.distributed import Distributed
+    from pix2pix.run.distributed import Distributed
 
     # SLURM need not bind ranks to cores: unasked, each would take all that it sees.
     distributed = Distributed(timeout_minutes, member.num_cores)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pix2pix.cli import main, option
-from pix2pix.stop import StopRequest
+from pix2pix.cli.command_line import main
+from pix2pix.cli.options import option
+from pix2pix.system.signals import StopRequest
 from slurm.records import Records
 from slurm.scheduler import SchedulerError, ask, job_state
 

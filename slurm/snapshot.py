@@ -10,8 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pix2pix
-from pix2pix.durable import aside
 from pix2pix.errors import UserError
+from pix2pix.system.durable import aside
 
 PACKAGES = ("pix2pix", "data_prep", "slurm")
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pix2pix.cli import main, option
-from pix2pix.cli_help import WIDTH
+from pix2pix.cli.command_line import main
+from pix2pix.cli.help import WIDTH
+from pix2pix.cli.options import option
 from pix2pix.errors import UserError
-from pix2pix.run_directory import RunDirectory
-from slurm.local_cluster import use_local_cluster
+from pix2pix.run.run_directory import RunDirectory
+from slurm.local.cluster import use_local_cluster
 from slurm.records import Records
 from slurm.scheduler import ENDED, JobRow, jobs, queued_logs
 

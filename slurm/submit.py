@@ -14,12 +14,13 @@ from typing import Any
 
 from data_prep.make_shards import MakeShardsOptions
 from data_prep.merge_shards import MergeShardsOptions
-from pix2pix.cli import Command, Options, main, option
+from pix2pix.cli.command_line import Command, Options, main
+from pix2pix.cli.options import option
 from pix2pix.config import TrainConfig
+from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
-from pix2pix.report import EvaluateOptions
-from pix2pix.run_directory import RunDirectory
-from pix2pix.shards import open_split
+from pix2pix.evaluation.report import EvaluateOptions
+from pix2pix.run.run_directory import RunDirectory
 from slurm.checks import (
     check_cluster,
     check_one_at_a_time,
@@ -29,7 +30,7 @@ from slurm.checks import (
 )
 from slurm.job import EvaluateJob, TrainJob
 from slurm.launch import Job, Launch, run_locally, submit
-from slurm.local_cluster import use_local_cluster
+from slurm.local.cluster import use_local_cluster
 from slurm.options import ClusterOptions
 from slurm.records import Records
 from slurm.requeue import STOPPED

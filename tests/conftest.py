@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
-from slurm.local_cluster import LocalCluster
+from slurm.local.cluster import LocalCluster
 from tests.photographs import write_folder
 from tests.ranks import run_ranks
 from tests.shard_runs import NUM_PHOTOS, plans_for, write, write_photos
-from tests.training import fit, tiny_config
+from tests.small_training import fit, tiny_config
 
 
 def pytest_configure() -> None:

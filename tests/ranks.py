@@ -15,7 +15,9 @@ from typing import Any
 LATE = "hangs, or is slow: it prints where it is"
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pix2pix.trainer", "pix2pix.colorizer", "tests.training"])
+_context.set_forkserver_preload(
+    ["pix2pix.training.trainer", "pix2pix.colorizing.colorizer", "tests.small_training"]
+)
 
 
 def run_ranks(work: Callable[..., Any], world_size: int, *args: Any, seconds: float = 90) -> list:

@@ -1,8 +1,9 @@
 """The configuration, which is read without torch, offers what the networks and losses can do."""
 
-from pix2pix import color, config, losses, networks
-from pix2pix.options import flags_of
-from pix2pix.step import PRECISIONS
+from pix2pix import config
+from pix2pix.cli.options import flags_of
+from pix2pix.model import color, losses, networks
+from pix2pix.training.step import PRECISIONS
 
 FLAGS = flags_of(config.TrainConfig)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pix2pix.cli import help_text, parse
+from pix2pix.cli.command_line import parse
+from pix2pix.cli.help import help_text
 from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.errors import UserError
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pix2pix.cli import parse
+from pix2pix.cli.command_line import parse
 from pix2pix.config import TrainConfig
-from pix2pix.preflight import crop_size
+from pix2pix.data.preflight import crop_size
 
 ROOT = Path(__file__).parents[1]
 

@@ -67,15 +67,15 @@ INSTEAD = {
 
 # Not run here, and why that is no loss.
 ELSEWHERE = {
-    "slurm.submit": "tests/test_cluster_pages.py runs these on a SLURM, in small",
+    "slurm.submit": "tests/slurm/test_cluster_pages.py runs these on a SLURM, in small",
     "slurm.status runs/coco-8": "the same",
     "make test": "a suite does not run itself: .ci/run does",
-    "make chaos": "tests/test_chaos.py runs it with ten kills",
-    "make cluster": "tests/test_local_cluster.py starts and stops one",
+    "make chaos": "tests/chaos/test_chaos.py runs it with ten kills",
+    "make cluster": "tests/slurm/test_local_cluster.py starts and stops one",
     "make bench": "ten minutes: its benchmarks are run one by one, in small",
-    "scripts/page.py": "a server: tests/test_page_in_browser.py uses the one that it starts",
-    "make board": "a server: tests/test_board.py asks the one that it starts",
-    "download_coco": "20 GB: tests/test_download_coco.py has a server of its own",
+    "scripts/page.py": "a server: tests/web/test_page_in_browser.py uses the one that it starts",
+    "make board": "a server: tests/training/test_board.py asks the one that it starts",
+    "download_coco": "20 GB: tests/data_prep/test_download_coco.py has a server of its own",
     "pip install": "an index of packages: tests/test_packaging.py installs the wheel",
     "apt-get install": "an index of packages",
     "accelerate launch --module": "for the installed wheel: tests/test_packaging.py",

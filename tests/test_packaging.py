@@ -84,7 +84,7 @@ def site_of(programs: Path) -> str:
 
 
 def test_the_installed_wheel_works_away_from_the_checkout(installed, tmp_path):
-    code = "import pix2pix, pix2pix.trainer, pix2pix.colorizer; print(pix2pix.__file__)"
+    code = "import pix2pix, pix2pix.training.trainer; pix2pix.Colorizer; print(pix2pix.__file__)"
     told = run(installed / "python", "-c", code, cwd=tmp_path)
     assert told.strip() == f"{site_of(installed)}/pix2pix/__init__.py"
     text = run(installed / "python", "-m", "data_prep.make_shards", "--help", cwd=tmp_path)

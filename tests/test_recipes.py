@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pix2pix.cli import parse
+from pix2pix.cli.command_line import parse
 from pix2pix.config import TrainConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

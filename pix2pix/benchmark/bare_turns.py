@@ -11,10 +11,10 @@ from functools import cached_property
 from pix2pix.benchmark.rounds import wait_for
 from pix2pix.benchmark.training import first_batch, quietly
 from pix2pix.config import TrainConfig
-from pix2pix.data import Batch
-from pix2pix.distributed import Distributed
-from pix2pix.step import AdversarialStep, StepMetrics
-from pix2pix.trainer import Trainer
+from pix2pix.data.batches import Batch
+from pix2pix.run.distributed import Distributed
+from pix2pix.training.step import AdversarialStep, StepMetrics
+from pix2pix.training.trainer import Trainer
 
 PAUSES = ("pictures", "evaluation", "checkpoints")  # parts of a training beside its steps
 

@@ -26,9 +26,9 @@ from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.options import CheckpointOptions
 from pix2pix.benchmark.processes import environments
 from pix2pix.benchmark.report import Figures, spread
-from pix2pix.checkpoint_files import checkpoints, read_facts
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
+from pix2pix.run.checkpoint_files import checkpoints, read_facts
 
 _INSTALLED = Path(__file__).parents[1] / "scripts"  # the package pix2pix.scripts of a wheel
 TRAIN = (_INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "scripts") / "train.py"
@@ -90,10 +90,10 @@ def _measure_saves(
     import torch.distributed.checkpoint as dcp  # in the ranks only: the parent needs no torch
     from torch import Tensor
 
-    from pix2pix.checkpoint import Checkpointer
-    from pix2pix.checkpoint_share import leaves
-    from pix2pix.distributed import Distributed
-    from pix2pix.state import build_state
+    from pix2pix.run.checkpoint import Checkpointer
+    from pix2pix.run.checkpoint_share import leaves
+    from pix2pix.run.distributed import Distributed
+    from pix2pix.run.state import build_state
 
     distributed = Distributed(timeout_minutes=5)
     state = build_state(_config(options, folder), distributed.device)

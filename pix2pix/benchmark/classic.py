@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from pix2pix.networks import PatchDiscriminator, UNetGenerator, initialize
+from pix2pix.model.networks import PatchDiscriminator, UNetGenerator, initialize
 
 
 class ClassicStep:

@@ -16,8 +16,8 @@ from PIL import Image
 from data_prep.pairs import HEADROOM, JPEG_QUALITY, picture_size
 from data_prep.photos import Photo, Source
 from data_prep.resize import resize
-from pix2pix.machine import keep_freed_memory
-from pix2pix.photo import luma, open_photo, open_reduced
+from pix2pix.photos.photo import luma, open_photo, open_reduced
+from pix2pix.system.machine import keep_freed_memory
 
 _EQUAL_DECIBELS = 100.0  # in place of infinity
 

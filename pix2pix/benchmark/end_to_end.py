@@ -16,10 +16,10 @@ from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
 from pix2pix.benchmark.training import configure, prepare_shards, quietly
 from pix2pix.config import TrainConfig
-from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
-from pix2pix.step import default_precision
-from pix2pix.trainer import Outcome, Trainer
+from pix2pix.run.distributed import Distributed
+from pix2pix.training.step import default_precision
+from pix2pix.training.trainer import Outcome, Trainer
 
 _BATCH = {"cpu": 8}  # elsewhere the training's own default
 _PREFETCHED = 4  # batches that each loader worker holds ready

@@ -18,17 +18,17 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
-from pix2pix.batch_stream import AHEAD, BatchStream
 from pix2pix.benchmark.classic_loader import ImageFolder
 from pix2pix.benchmark.options import LoaderOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
 from pix2pix.config import TrainConfig
-from pix2pix.data import TrainSlices, crop_size
-from pix2pix.machine import keep_freed_memory, num_cores
-from pix2pix.reader import ShardReader
-from pix2pix.shards import ShardIndex, index_shard, open_split
+from pix2pix.data.batches import TrainSlices, crop_size
+from pix2pix.data.reader import ShardReader
+from pix2pix.data.shards import ShardIndex, index_shard, open_split
+from pix2pix.data.stream import AHEAD, BatchStream
+from pix2pix.system.machine import keep_freed_memory, num_cores
 
 _SYNTHETIC_PHOTOS = 48
 _MOST_DECODED = 1000  # pairs of JPEGs held in memory: 60 MB

@@ -1,11 +1,11 @@
-"""Flags of `scripts/benchmark.py`, a class for each of its commands, and of chaos.py (no torch)."""
+"""Flags of `scripts/benchmark.py`, a class for each of its commands (no torch)."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pix2pix.cli.options import option
 from pix2pix.errors import UserError
-from pix2pix.options import option
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,6 @@ class CheckpointOptions:
         for name in ("num_processes", "repeats"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class ChaosOptions:
-    """Flags of scripts/chaos.py."""
-
-    kills: int = option(20, help="how often the training is killed, 2 or more")
-    seed: int = option(0, help="seed of the moments and of who is killed")
-    shards: Path | None = option(
-        None, help="shards to train on; none: of the packaged photographs", metavar="DIR"
-    )
-    json: Path | None = option(None, help="write the figures there, too", metavar="FILE")
-
-    def __post_init__(self) -> None:
-        if self.kills < 2:
-            raise UserError(f"kills must be 2 or more, one for each part, not {self.kills}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from pix2pix.benchmark.charts import CHARTS, TITLES, Chart, Row, amount, rows
-from pix2pix.charts import BAR, INK, MARK, SOFT, TEXT, TITLE, font
+from pix2pix.cli.charts import BAR, INK, MARK, SOFT, TEXT, TITLE, font
 
 WIDTH, MARGIN = 960, 28  # pixels
 _LABELS = 190  # left of the bars

@@ -33,8 +33,8 @@ from pix2pix.benchmark.options import PrepOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import spread
 from pix2pix.errors import UserError
-from pix2pix.machine import num_cores, peak_memory
-from pix2pix.photo import PhotoError
+from pix2pix.photos.photo import PhotoError
+from pix2pix.system.machine import num_cores, peak_memory
 
 _SETTINGS = PairSettings(short_side=286, min_short_side=256, min_chroma=4.0)  # make_shards' own
 _SAMPLES_PER_SHARD = 1000  # its own, too

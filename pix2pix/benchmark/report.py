@@ -5,10 +5,10 @@ from statistics import median
 
 from pix2pix.benchmark.options import Output
 from pix2pix.benchmark.plot import draw_report
-from pix2pix.cli_help import table
-from pix2pix.durable import publish, publish_json
-from pix2pix.machine import num_cores, processor_name
-from pix2pix.run_directory import versions
+from pix2pix.cli.help import table
+from pix2pix.run.run_directory import versions
+from pix2pix.system.durable import publish, publish_json
+from pix2pix.system.machine import num_cores, processor_name
 
 Figures = Mapping[str, float | int | str]
 

@@ -26,11 +26,11 @@ from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing, wait_for
 from pix2pix.benchmark.training import configure, first_batch, prepare_shards, quietly
 from pix2pix.config import TrainConfig
-from pix2pix.distributed import Distributed
 from pix2pix.errors import UserError
-from pix2pix.machine import num_cores
-from pix2pix.step import default_precision
-from pix2pix.trainer import Trainer
+from pix2pix.run.distributed import Distributed
+from pix2pix.system.machine import num_cores
+from pix2pix.training.step import default_precision
+from pix2pix.training.trainer import Trainer
 
 TOGETHER, APART = "together", "apart"  # with gradients averaged over the processes, and without
 

@@ -14,11 +14,11 @@ from pix2pix.benchmark.options import StepOptions
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import take_turns
 from pix2pix.config import TrainConfig
-from pix2pix.data import Batch
-from pix2pix.distributed import Distributed
-from pix2pix.machine import keep_all_freed_memory
-from pix2pix.state import build_state
-from pix2pix.step import PRECISIONS, AdversarialStep, default_precision
+from pix2pix.data.batches import Batch
+from pix2pix.run.distributed import Distributed
+from pix2pix.run.state import build_state
+from pix2pix.system.machine import keep_all_freed_memory
+from pix2pix.training.step import PRECISIONS, AdversarialStep, default_precision
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}  # large enough to reach the device's best rate
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from pix2pix.benchmark.charts import CHARTS, TITLES, amount, rows
 from pix2pix.benchmark.plot import picture_of, png
-from pix2pix.durable import publish
 from pix2pix.errors import UserError
+from pix2pix.system.durable import publish
 
 PICTURE = "summary.png"
 

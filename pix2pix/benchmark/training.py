@@ -8,11 +8,11 @@ from pathlib import Path
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.photographs import write_photographs
-from pix2pix.cli import parse
+from pix2pix.cli.command_line import parse
 from pix2pix.config import TrainConfig
-from pix2pix.data import Batch, TrainSlices
-from pix2pix.preflight import CROP_OF_SHORT_SIDE
-from pix2pix.trainer import Trainer
+from pix2pix.data.batches import Batch, TrainSlices
+from pix2pix.data.preflight import CROP_OF_SHORT_SIDE
+from pix2pix.training.trainer import Trainer
 
 _SYNTHETIC_PHOTOS = 48
 _VAL_FRACTION = 1 / 6

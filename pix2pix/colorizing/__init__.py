@@ -1,0 +1,1 @@
+"""A trained generator colors photographs of any size."""

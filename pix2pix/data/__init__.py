@@ -1,0 +1,1 @@
+"""Shards, order, batches, and the stream of them."""

@@ -1,0 +1,235 @@
+"""Shards + order → numbered batches, and what a network sees of one.
+
+The order of samples is arithmetic (order.py) and a sample is read by itself (reader.py), so there
+is no state: asked for step s it gives step s.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
+
+from pix2pix.config import TrainConfig
+from pix2pix.data.batch_memory import Bytes
+from pix2pix.data.order import SampleOrder, samples_at, slice_positions, uniforms
+from pix2pix.data.preflight import crop_size
+from pix2pix.data.reader import ShardReader
+from pix2pix.errors import UserError
+from pix2pix.model.color import ColorSpace
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photographs as they lie in the shards: uint8, all cut to the same square of side C.
+
+    gray: [B, 1, C, C] and color: [B, 3, C, C], uint8 (color in channels-last memory);
+    flip: [B] bool, mirror this one; keys: [B] names, "SHARD/KEY".
+    broken: why the batch could not be read, naming shard and key; its pixels then mean nothing.
+    """
+
+    gray: Tensor
+    color: Tensor
+    flip: Tensor
+    keys: tuple[str, ...]
+    broken: str | None = None
+
+    @classmethod
+    def view(
+        cls,
+        pixels: Bytes,
+        side: int,
+        flip: Sequence[bool],
+        keys: tuple[str, ...],
+        broken: str | None,
+    ) -> "Batch":
+        """A batch whose pixels lie in the flat array `pixels`, all gray ones first."""
+        gray, color = (torch.from_numpy(part) for part in _squares(pixels, len(flip), side))
+        return cls(
+            gray.permute(0, 3, 1, 2), color.permute(0, 3, 1, 2), torch.tensor(flip), keys, broken
+        )
+
+    @classmethod
+    def blank(cls, size: int, side: int) -> "Batch":
+        """Black photographs: what a pass needs that is made only for its side effects."""
+        pixels = torch.zeros(size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        return cls(pixels[:, :1], pixels, torch.zeros(size, dtype=torch.bool), ("",) * size)
+
+    def pin_memory(self) -> "Batch":
+        """Called by the DataLoader: copies to a GPU need pinned memory not to block."""
+        return self._moved(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`; a copy from pinned memory does not block."""
+        return self._moved(partial(Tensor.to, device=device, non_blocking=True))
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        gray, color, flip = move(self.gray), move(self.color), move(self.flip)
+        return replace(self, gray=gray, color=color, flip=flip)
+
+
+def training_view(batch: Batch, color_space: ColorSpace, image_size: int) -> tuple[Tensor, Tensor]:
+    """Condition [B, Cin, S, S] and target [B, Cout, S, S] in [-1, 1], S = image_size.
+
+    Flip and resize, the same for gray and color, and the conversion of the color space: all on
+    the batch's device.
+    """
+    flip = batch.flip.view(-1, 1, 1, 1)
+    gray, color = (
+        resize(torch.where(flip, pixels.flip(-1), pixels), image_size)
+        for pixels in (batch.gray, batch.color)
+    )
+    condition, target = color_space.condition(gray), color_space.target(color)
+    return (
+        condition.contiguous(memory_format=torch.channels_last),
+        target.contiguous(memory_format=torch.channels_last),
+    )
+
+
+def resize(pixels: Tensor, size: int) -> Tensor:
+    """uint8 [B, C, H, W] → uint8 [B, C, size, size], bilinear with antialiasing."""
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    resized = interpolate(
+        pixels.float(), (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A sample and the square to cut from it: top and left in [0, 1], mirrored if flip ≥ 0.5."""
+
+    shard: int
+    index: int
+    top: float
+    left: float
+    flip: float
+
+
+class NumberedBatches(Dataset[Batch]):
+    """Numbered batches: which samples each holds, cut to squares of `side`, read when asked for."""
+
+    reader: ShardReader
+    side: int
+
+    def cuts(self, number: int) -> list[Cut]:
+        """Which samples batch `number` holds and how each is cut and mirrored; reads nothing."""
+        raise NotImplementedError
+
+    def num_bytes(self, number: int) -> int:
+        """Bytes of the pixels of batch `number`."""
+        return len(self.cuts(number)) * self.side**2 * 4
+
+    def __getitem__(self, number: int) -> Batch:
+        """Decode batch `number` (reads shards)."""
+        return self.decode(number, np.empty(self.num_bytes(number), np.uint8))
+
+    def decode(self, number: int, pixels: Bytes) -> Batch:
+        """The same with its pixels in the flat array `pixels`, which may be longer."""
+        cuts = self.cuts(number)
+        keys: list[str] = []
+        broken = None
+        gray, color = _squares(pixels, len(cuts), self.side)
+        try:
+            for row, cut in enumerate(cuts):
+                keys.append(self._read(cut, gray[row], color[row]))
+        except UserError as error:
+            broken = str(error)
+        flip = [cut.flip >= 0.5 for cut in cuts]
+        return Batch.view(pixels, self.side, flip, tuple(keys), broken)
+
+    def _read(self, cut: Cut, gray: Bytes, color: Bytes) -> str:
+        """Decode a sample, write its square to gray [S, S, 1] and color [S, S, 3]; its name."""
+        key, *pictures = self.reader.read(cut.shard, cut.index)
+        height, width = pictures[0].shape[1:]
+        y, x = round(cut.top * (height - self.side)), round(cut.left * (width - self.side))
+        if y < 0 or x < 0:
+            raise UserError(f"broken sample {key}: {width}×{height} px, side {self.side} expected")
+        for square, picture in zip((gray, color), pictures, strict=True):
+            square[:] = picture.permute(1, 2, 0).numpy()[y : y + self.side, x : x + self.side]
+        return key
+
+
+def _squares(pixels: Bytes, number: int, side: int) -> tuple[Bytes, Bytes]:
+    """gray [number, side, side, 1] and color [number, side, side, 3] in the flat array `pixels`."""
+    split, end = number * side**2, number * side**2 * 4
+    return (
+        pixels[:split].reshape(number, side, side, 1),
+        pixels[split:end].reshape(number, side, side, 3),
+    )
+
+
+class TrainSlices(NumberedBatches):
+    """Accumulation slice number i of this rank, counted from the start of the training."""
+
+    def __init__(self, reader: ShardReader, config: TrainConfig, rank: int, world_size: int):
+        self.reader = reader
+        self.config = config
+        self.rank = rank
+        self.world_size = world_size
+        counts = reader.split.sample_counts
+        self.order = SampleOrder(counts, config.seed, config.window_shards)
+        self.side = crop_size(reader.split.short_side)
+
+    def cuts(self, number: int) -> list[Cut]:
+        """Which samples slice `number` holds and how each is cut and mirrored; reads nothing."""
+        parts = self.config.grad_accumulation_steps
+        step, part = divmod(number, parts)
+        positions = slice_positions(
+            step, self.rank, self.world_size, part, parts, self.config.global_batch
+        )
+        samples = self.order.samples(positions)
+        rows = zip(
+            samples.epoch.tolist(), samples.shard.tolist(), samples.index.tolist(), strict=True
+        )
+        return [
+            Cut(shard, index, *uniforms(3, "augment", self.config.seed, epoch, shard, index))
+            for epoch, shard, index in rows
+        ]
+
+
+def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> list[str]:
+    """Names "SHARD/KEY" of the samples of step `step` (from 0), over all ranks."""
+    parts = config.grad_accumulation_steps
+    slices = TrainSlices(reader, config, rank=0, world_size=1)
+    cuts = (cut for part in range(parts) for cut in slices.cuts(step * parts + part))
+    return [reader.name(cut.shard, cut.index) for cut in cuts]
+
+
+class EvaluationBatches(NumberedBatches):
+    """This rank's samples of a split as centre squares, `batch_size` at a time.
+
+    In manifest order, strided over ranks, never padded. of: which of the split's samples are
+    shared among the ranks, [N] positions in that order; None: all.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        rank: int,
+        world_size: int,
+        batch_size: int,
+        of: NDArray[np.int64] | None = None,
+    ):
+        self.reader = reader
+        self.side = reader.split.short_side
+        self.batch_size = batch_size
+        everything = np.arange(reader.split.num_samples) if of is None else of
+        self.positions = everything[rank::world_size]
+        self.mine = samples_at(reader.split.sample_counts, self.positions)
+
+    def __len__(self) -> int:
+        """Number of batches; the last may be smaller."""
+        return -(-len(self.mine.shard) // self.batch_size)
+
+    def cuts(self, number: int) -> list[Cut]:
+        """Which samples batch `number` holds; each is cut at its centre."""
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        places = zip(self.mine.shard[part].tolist(), self.mine.index[part].tolist(), strict=True)
+        return [Cut(shard, index, top=0.5, left=0.5, flip=0.0) for shard, index in places]

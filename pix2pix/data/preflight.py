@@ -1,0 +1,53 @@
+"""What can be said against a training before it starts, where it is submitted or run (no torch)."""
+
+import math
+import shutil
+from pathlib import Path
+
+from pix2pix.config import TrainConfig
+from pix2pix.data.shards import Split
+from pix2pix.errors import UserError
+
+# Published preprocessing: enlarge to 286, crop 256 at random (Isola et al. 2017, section 6.2).
+CROP_OF_SHORT_SIDE = 256 / 286
+
+
+def check_training(config: TrainConfig, train: Split, world_size: int, on_cpu: bool) -> TrainConfig:
+    """`config` with its total_steps, fit for the train split and this number of ranks.
+
+    Raises:
+        UserError: the batch does not divide, the photographs are too few or too small, or the
+            device can't do what is asked.
+    """
+    config = config.resolve(train.num_samples)
+    config.batch_per_rank(world_size)
+    check_image_size(train, config.image_size)
+    if config.norm == "sync_batch" and on_cpu:
+        raise UserError("norm sync_batch works on GPUs only; use --norm batch or instance")
+    return config
+
+
+def crop_size(short_side: int) -> int:
+    """Side of the training crop from shards of this short side, in pixels."""
+    return round(short_side * CROP_OF_SHORT_SIDE)
+
+
+def check_image_size(split: Split, image_size: int) -> None:
+    """Raise UserError where the shards' photographs are too small for `image_size`."""
+    if crop_size(split.short_side) < image_size:
+        needed = math.ceil(image_size / CROP_OF_SHORT_SIDE)
+        raise UserError(
+            f"image_size {image_size} is larger than the {crop_size(split.short_side)} px crops "
+            f"of these shards (short side {split.short_side}); make shards with "
+            f"--short_side {needed}, or train at a smaller --image_size"
+        )
+
+
+def check_free_disk(root: Path, num_bytes: int) -> None:
+    """Raise UserError unless two checkpoints of `num_bytes` fit on the disk of `root`."""
+    free = shutil.disk_usage(root).free
+    if free < 2 * num_bytes:  # the next checkpoint is written before the last one goes
+        raise UserError(
+            f"{root} has {free / 2**30:.1f} GiB free, but two checkpoints need "
+            f"{2 * num_bytes / 2**30:.1f} GiB; make room or choose another --run_dir"
+        )

@@ -1,0 +1,173 @@
+"""How good a coloured photograph is: PSNR, SSIM, chroma error, colourfulness, one value for each.
+
+Inputs are sRGB [B, 3, H, W] in [0, 1], outputs [B] in float64. No sums over photographs, no ranks.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from pix2pix.model.color import rgb_to_lab
+from pix2pix.model.color_difference import delta_e_76, delta_e_2000
+
+PSNR_CAP = 100.0  # dB
+
+# Histograms of chroma: squares of the ab plane, the grid of Zhang et al. 2016, section 2.2, centred
+# on multiples of 10: an edge at 0 would part grays by their rounding.
+HISTOGRAM_STEP = 10  # in a and b
+HISTOGRAM_SIDE = 23  # squares: centres from -110 to 110, which holds all of sRGB
+
+
+def photo_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Compare coloured photographs with the true ones, by name of the metric.
+
+    rgb and truth: [B, 3, H, W] in [0, 1], sides of at least 11 px. Both are rounded to 8 bits
+    first, so that what a picture file would hold is what is measured.
+    """
+    rgb, truth = quantize(rgb), quantize(truth)
+    return {
+        "psnr": psnr(rgb, truth),
+        "ssim": ssim(rgb, truth),
+        "chroma_error": chroma_error(rgb, truth),
+        "colorfulness": colorfulness(rgb),
+        "colorfulness_truth": colorfulness(truth),
+    }
+
+
+def detailed_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """`photo_metrics`, and what a report says besides; costs about twice as much."""
+    rgb, truth = quantize(rgb), quantize(truth)
+    lab, lab_truth = rgb_to_lab(rgb), rgb_to_lab(truth)
+    values = photo_metrics(rgb, truth) | {
+        "delta_e": delta_e_2000(lab, lab_truth).mean(dim=(1, 2)),
+        "delta_e_76": delta_e_76(lab, lab_truth).mean(dim=(1, 2)),
+        "chroma": mean_chroma(lab),
+        "chroma_truth": mean_chroma(lab_truth),
+        "colorfulness_abs": colorfulness_abs(rgb),
+        "colorfulness_abs_truth": colorfulness_abs(truth),
+        "histogram_distance": hellinger(chroma_histogram(lab), chroma_histogram(lab_truth)),
+    }
+    for name in ("colorfulness", "colorfulness_abs"):
+        values[f"delta_{name}"] = (values[name] - values[f"{name}_truth"]).abs()
+    return values
+
+
+def quantize(rgb: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to the nearest multiple of 1/255, in float64."""
+    return (rgb.double().clamp(0, 1) * 255).round() / 255
+
+
+def to_bytes(rgb: Tensor) -> Tensor:
+    """What a picture file would hold: uint8, of any shape, from [0, 1]."""
+    return (quantize(rgb) * 255).round().byte()
+
+
+def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB over all pixels and channels.
+
+    Capped at 100 dB, which is what identical pictures get: infinity would spoil every mean.
+    """
+    squared_error = (rgb.double() - truth.double()).square().mean(dim=(1, 2, 3))
+    return -10 * squared_error.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
+
+
+def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity, mean over R, G, B and over every window that lies inside.
+
+    Wang et al. 2004, eq. 13: Gaussian window 11×11, σ = 1.5, K1 = 0.01, K2 = 0.03, range 1. The
+    same as scikit-image; torchmetrics also averages over reflected borders.
+    """
+    c1, c2 = 0.01**2, 0.03**2
+    x, y = rgb.double(), truth.double()
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    variance_x = _window_mean(x * x) - mean_x.square()
+    variance_y = _window_mean(y * y) - mean_y.square()
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
+    )
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def chroma_error(rgb: Tensor, truth: Tensor) -> Tensor:
+    """Mean distance in the ab plane of CIE Lab (D65) over pixels; lightness does not matter."""
+    difference = rgb_to_lab(rgb.double())[:, 1:] - rgb_to_lab(truth.double())[:, 1:]
+    return difference.square().sum(dim=1).sqrt().mean(dim=(1, 2))
+
+
+def mean_chroma(lab: Tensor) -> Tensor:
+    """Mean over pixels of the length of (a, b); lab: [B, 3, H, W]. 0 is gray."""
+    return torch.hypot(lab[:, 1], lab[:, 2]).mean(dim=(1, 2))
+
+
+def chroma_histogram(lab: Tensor) -> Tensor:
+    """How many pixels have which a and b: [B, 23, 23] int32, rows by a and columns by b.
+
+    lab: [B, 3, H, W]. What lies further out is counted in the outermost.
+    """
+    side = HISTOGRAM_SIDE
+    bins = (lab[:, 1:] / HISTOGRAM_STEP).round().long() + side // 2
+    a, b = bins.clamp(0, side - 1).flatten(start_dim=2).unbind(dim=1)
+    photo = torch.arange(len(lab), device=lab.device).unsqueeze(1)
+    counts = torch.bincount(((photo * side + a) * side + b).flatten(), minlength=len(lab) * side**2)
+    return counts.view(len(lab), side, side).int()
+
+
+def hellinger(histogram: Tensor, other: Tensor) -> Tensor:
+    """Hellinger distance of histograms [..., N, M] of counts: 0 if they are equal, 1 if disjoint.
+
+    √(1 − BC), where BC = Σ √(p·q) is Bhattacharyya's coefficient of the shares p and q.
+    """
+    p, q = (
+        counts.double() / counts.sum(dim=(-2, -1), keepdim=True) for counts in (histogram, other)
+    )
+    return (1 - (p * q).sqrt().sum(dim=(-2, -1))).clamp(min=0).sqrt()
+
+
+def colorfulness(rgb: Tensor) -> Tensor:
+    """Hasler & Süsstrunk 2003 on values of 0–255: 0 is gray, about 45 a usual photograph.
+
+    Opponent channels keep their sign, as in the paper; the standard deviations are those of the
+    population of pixels.
+    """
+    return _spread_and_offset(_opponents(rgb))
+
+
+def colorfulness_abs(rgb: Tensor) -> Tensor:
+    """As `colorfulness`, of the absolute opponent channels: mostly lower, and not the paper's.
+
+    The code that DDColor and others after it print figures of.
+    """
+    return _spread_and_offset(_opponents(rgb).abs())
+
+
+def _opponents(rgb: Tensor) -> Tensor:
+    """Red − green and yellow − blue: [B, 2, H·W]."""
+    red, green, blue = (255 * rgb.double()).unbind(dim=1)
+    return torch.stack([red - green, (red + green) / 2 - blue], dim=1).flatten(start_dim=2)
+
+
+def _spread_and_offset(opponents: Tensor) -> Tensor:
+    spread = opponents.var(dim=2, correction=0).sum(dim=1).sqrt()
+    offset = opponents.mean(dim=2).square().sum(dim=1).sqrt()
+    return spread + 0.3 * offset
+
+
+def chroma_colorfulness(chroma: Tensor) -> Tensor:
+    """Hasler & Süsstrunk 2003, their first metric, in CIE Lab: σ_ab + 0.37 μ_ab.
+
+    chroma: a and b, [B, 2, H, W] → [B] in its own precision. Cheap where a and b are at hand, as in
+    training; another scale than `colorfulness`, to be compared with the truth's alone.
+    """
+    pixels = chroma.flatten(start_dim=2)
+    spread = pixels.var(dim=2, correction=0).sum(dim=1).sqrt()
+    return spread + 0.37 * pixels.mean(dim=2).norm(dim=1)
+
+
+def _window_mean(image: Tensor) -> Tensor:
+    offsets = torch.arange(-5, 6, dtype=image.dtype, device=image.device)
+    weights = torch.exp(-offsets.square() / (2 * 1.5**2))
+    weights = weights / weights.sum()
+    planes = image.flatten(end_dim=1).unsqueeze(1)  # [B·3, 1, H, W]
+    planes = conv2d(conv2d(planes, weights.view(1, 1, 11, 1)), weights.view(1, 1, 1, 11))
+    return planes.unflatten(0, image.shape[:2]).squeeze(2)

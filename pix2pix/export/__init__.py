@@ -1,0 +1,1 @@
+"""A generator as a folder, as ONNX, on the hub."""

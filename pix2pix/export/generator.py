@@ -1,0 +1,183 @@
+"""`Generator`: a trained generator without its run, in a folder or on the Hugging Face hub.
+
+The folder holds model.safetensors (the weights), config.json (what rebuilds the network, and the
+checksum of the weights) and README.md (the model card). Nothing of it is unpickled: a stranger's
+model can't run code.
+"""
+
+import json
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from huggingface_hub import HfApi, ModelHubMixin, constants, snapshot_download
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
+
+from pix2pix.errors import UserError
+from pix2pix.model.color import ColorSpace
+from pix2pix.model.networks import UNetGenerator
+from pix2pix.version import __version__
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
+TIMEOUT_SECONDS = 10.0
+
+SETTINGS = ("color_space", "image_size", "width", "norm", "dropout")
+
+LIBRARY = "pix2pix"
+PIPELINE = "image-to-image"  # the hub's word for the task
+TAGS = ["colorization", "pix2pix"]
+
+
+class Generator(
+    UNetGenerator, ModelHubMixin, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=[*TAGS]
+):
+    """The U-Net with the colour space that it paints in; `Colorizer.from_path` colours with it.
+
+    color_space, image_size, width, norm, dropout: as in TrainConfig and UNetGenerator.
+    `save_pretrained(folder)` and `push_to_hub("owner/name")` come from huggingface_hub's mixin.
+    card: the text of the model card; it goes wherever the weights go.
+    """
+
+    def __init__(
+        self,
+        color_space: str = "lab",
+        image_size: int = 256,
+        width: int = 64,
+        norm: str = "batch",
+        dropout: bool = True,
+    ):
+        space = ColorSpace(color_space)
+        super().__init__(
+            space.condition_channels, space.output_channels, image_size, width, norm, dropout
+        )
+        self.color_space = space
+        self.image_size = image_size
+        values = (color_space, image_size, width, norm, dropout)
+        self.config = dict(zip(SETTINGS, values, strict=True))
+        self.card: str | None = None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> "Generator":
+        """Load a folder, or "owner/name" from the hub: on the CPU, in evaluation mode.
+
+        In place of the mixin's, which would also unpickle, and take a file that lacks weights.
+        revision, token, cache_dir: of the hub, as in `huggingface_hub.snapshot_download`.
+        Raises UserError where there is no such model, or a damaged one.
+        """
+        folder = Path(source)
+        if not folder.is_dir():
+            folder = _download(str(source), revision, token, cache_dir)
+        config, weights = _read(folder)
+        try:
+            with torch.device("meta"):  # no initial weights: they would be overwritten
+                generator = cls(**config)
+            generator.load_state_dict(safetensors.torch.load(weights), assign=True)
+        except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder / WEIGHTS_FILE} does not hold the network that {CONFIG_FILE} describes; "
+                "export it again"
+            ) from error
+        if (folder / CARD_FILE).exists():
+            generator.card = (folder / CARD_FILE).read_text(encoding="utf-8")
+        return generator.eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The mixin's hook: all that the folder holds. The mixin adds a card if there is none."""
+        weights = safetensors.torch.save(
+            {name: value.cpu().contiguous() for name, value in self.state_dict().items()},
+            metadata={"format": "pt"},
+        )
+        config = {
+            "pix2pix_version": __version__,
+            **self.config,
+            "weights_sha256": sha256(weights).hexdigest(),
+        }
+        (save_directory / WEIGHTS_FILE).write_bytes(weights)
+        (save_directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        if self.card is not None:
+            (save_directory / CARD_FILE).write_text(self.card, encoding="utf-8")
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """Arguments of the network in `folder`, and its weights as they were written."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} holds neither a run (no checkpoints) nor an exported model (no {name})"
+            )
+    try:
+        config = dict(json.loads((folder / CONFIG_FILE).read_bytes()))
+        version, checksum = config.pop("pix2pix_version"), config.pop("weights_sha256")
+        weights = (folder / WEIGHTS_FILE).read_bytes()
+    except OSError as error:
+        raise UserError(f"can't read {error.filename}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{folder / CONFIG_FILE} is damaged, or of another program; export the run again"
+        ) from error
+    if config.keys() != set(SETTINGS):
+        raise UserError(
+            f"{folder} was exported by pix2pix {version}, which had other settings than this "
+            f"{__version__}; use that version, or export the run again"
+        )
+    if sha256(weights).hexdigest() != checksum:
+        raise UserError(
+            f"{folder / WEIGHTS_FILE} is damaged: its checksum differs; export or download it again"
+        )
+    return config, weights
+
+
+def _download(
+    name: str, revision: str | None, token: str | None, cache_dir: str | Path | None
+) -> Path:
+    """The folder of the local cache with the model `name` of the hub, as it is there now.
+
+    Where the hub can't be reached, as it was when it was downloaded before.
+    """
+    if Path(name).exists():
+        raise UserError(f"{name} is a file; give the folder that it lies in")
+    absent = f"there is no folder {name}"
+    host = constants.ENDPOINT
+    if name.count("/") != 1:  # or every misspelt folder would be asked for
+        raise UserError(f"{absent}; a model on the hub is written owner/name")
+    fetch = partial(  # a snapshot: all its files are of one revision
+        snapshot_download,
+        name,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        allow_patterns=list(FILES),
+    )
+    try:
+        # Asked first, because snapshot_download would wait for ever for a server that is silent.
+        HfApi(token=token).model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
+        return Path(fetch())
+    except HFValidationError:
+        raise UserError(f"{absent}, and no model can have that name on the hub") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{absent}, and {host} shows you no model of that name; if it is private, run "
+            "`hf auth login` first"
+        ) from None
+    except Exception as error:  # of the disk, or of whichever network library is beneath
+        try:
+            return Path(fetch(local_files_only=True))
+        except OSError:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"{absent}, and {host} can't be asked for a model of that name: {reason}"
+            ) from error

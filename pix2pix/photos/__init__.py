@@ -1,0 +1,1 @@
+"""Photographs of any kind in and out, without torch."""

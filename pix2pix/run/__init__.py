@@ -1,0 +1,1 @@
+"""State, ranks, checkpoints, the run directory and its one writer."""

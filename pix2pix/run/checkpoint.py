@@ -1,0 +1,245 @@
+"""Sharded, atomic, asynchronous checkpoints: every rank writes its share, any world size reads it.
+
+A checkpoint is written aside and gets its name, step_000001000, only when every byte and its
+state.json are durable. So what has the name is complete, and training goes on meanwhile. It is
+read only after its checksums were compared.
+"""
+
+import os
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
+
+from pix2pix.config import TrainConfig
+from pix2pix.errors import UserError
+from pix2pix.run import checkpoint_files as files
+from pix2pix.run.checkpoint_share import Staging
+from pix2pix.run.distributed import Distributed
+from pix2pix.run.run_directory import RunDirectory, versions
+from pix2pix.run.state import TrainState, build_generator
+from pix2pix.system.durable import flush
+
+# A single process is no mistake. The save runs in a thread of its own, so no context would do.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+
+NETWORK_FIELDS = ("color_space", "image_size", "norm", "generator_width", "discriminator_width")
+
+
+class Checkpointer:
+    """Saves and restores a TrainState under `root`; every rank calls every method.
+
+    keep: how many of the newest checkpoints stay; an older one is deleted only after a newer one
+        is durable.
+    config_hash: whose checkpoints they are (`run_directory.config_hash`).
+    Raises UserError where `root` can't be written.
+    """
+
+    def __init__(self, root: Path, keep: int, distributed: Distributed, config_hash: str) -> None:
+        self.root = root
+        self.keep = keep
+        self.distributed = distributed
+        self.config_hash = config_hash
+        # Its own group: the save communicates from a thread while the training goes on.
+        self._group = distributed.cpu_group()
+        self._staging = Staging()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._unusable: list[Path] = []
+        for line in distributed.on_main(self._clean_up):
+            distributed.say(line)
+
+    def save(self, state: TrainState, samples_seen: int) -> None:
+        """Start to save `state`; it may change again when this returns (a copy is being written).
+
+        Waits for the save before it: two at once would mix their messages. Raises UserError where
+        that one failed.
+        """
+        self.wait()
+        self.distributed.use_main_buffers(state.generator)
+        if state.generator_average is not None:
+            self.distributed.use_main_buffers(state.generator_average)
+        facts = {
+            "step": state.step,
+            "samples_seen": samples_seen,
+            "world_size": self.distributed.world_size,
+            "config_hash": self.config_hash,
+            "versions": versions(),
+        }
+        rank, world_size = self.distributed.rank, self.distributed.world_size
+        share = self._staging.copy(state.state_dict(), rank, world_size)
+        self._pending = self._writer.submit(self._write, share, facts)
+
+    def wait(self) -> None:
+        """Wait until the save under way is durable.
+
+        Raises UserError, on every rank, where it failed on any.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        error = None
+        try:
+            pending.result()
+        except (OSError, CheckpointException) as failure:
+            error = (
+                f"could not save a checkpoint in {self.root}: {_reason(failure)}; the one before "
+                "it is untouched. Mend that, and run the same command again"
+            )
+        self.distributed.raise_together(error)
+
+    def restore(self, state: TrainState) -> Path | None:
+        """Load the newest good checkpoint into `state`, on any number of ranks.
+
+        Returns it, or None in a new run. One that does not verify is named with the reason, and
+        passed over. Raises UserError where there are checkpoints but none is good: starting again
+        from zero must be the user's own decision.
+        """
+        found = self.distributed.on_main(partial(files.checkpoints, self.root))
+        for path in found:
+            fault = self._verify(path) or self._load(path, state)
+            if fault is None:
+                return path
+            self._unusable.append(path)
+            self.distributed.say(f"ignoring {path.name}: {fault}")
+        if found:
+            raise files.none_is_good(self.root)
+        return None
+
+    def _verify(self, path: Path) -> str | None:
+        """What is wrong with a checkpoint, the same word on all ranks; each reads its part."""
+        rank, world_size = self.distributed.rank, self.distributed.world_size
+        fault = files.verify(path, self.config_hash, rank, world_size)
+        return next(filter(None, self.distributed.everyones(fault)), None)
+
+    def _load(self, path: Path, state: TrainState) -> str | None:
+        """Load a checkpoint that verifies; why that is impossible, the same on all ranks."""
+        values = state.state_dict()
+        try:
+            dcp.load(
+                values,
+                storage_reader=FileSystemReader(path),
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
+        except CheckpointException as failure:
+            return f"it can't be read: {_reason(failure)}"
+        state.load_state_dict(values)
+        state.step = files.read_facts(path)["step"]
+        return None
+
+    def _write(self, share: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Write this rank's share; on rank 0, publish the checkpoint. Runs in the writer thread.
+
+        Only one thread at a time may use the group: this one, from `save` to `wait`.
+        """
+        final = self.root / files.checkpoint_name(facts["step"])
+        aside = self.root / f".{final.name}.partial"
+        dcp.save(
+            share,
+            storage_writer=FileSystemWriter(aside),  # flushes every file
+            process_group=self._group,
+            no_dist=self._group is None,
+        )
+        sums: files.Sums | OSError
+        try:
+            flush(aside)
+            sums = files.summed([*aside.glob(f"__{self.distributed.rank}_*.distcp")])
+        except OSError as error:
+            sums = error  # the others wait for a word of this rank
+        merged: files.Sums = {}
+        for word in self.distributed.everyones(sums, self._group):
+            if isinstance(word, OSError):
+                raise word
+            merged |= word
+        if self.distributed.is_main:
+            merged |= files.summed([aside / files.METADATA_FILE])
+            files.publish(aside, final, facts, merged)
+            files.prune(final, self.keep, self.config_hash, self._unusable)
+
+    def _clean_up(self) -> list[str]:
+        try:
+            lines = files.clean_up(self.root)
+        except OSError as error:
+            raise UserError(f"can't write to {self.root}: {error.strerror}") from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise UserError(f"can't write to {self.root}: it is read-only for this user")
+        return lines
+
+
+def newest_checkpoint(run_dir: Path) -> Path:
+    """The newest good checkpoint of a run; names those that it passes over, with the reason.
+
+    Reads all of it. Raises UserError where there is none.
+    """
+    run = RunDirectory(run_dir)
+    config_hash = run.config_hash()
+    found = files.checkpoints(run.checkpoints)
+    for path in found:
+        fault = files.verify(path, config_hash)
+        if fault is None:
+            return path
+        print(f"ignoring {path.name}: {fault}")
+    if found:
+        raise files.none_is_good(run.checkpoints)
+    raise UserError(f"{run_dir} has no checkpoint yet; train it first, or a little longer")
+
+
+def load_generator(run_dir: Path, path: Path) -> tuple[nn.Module, TrainConfig, int]:
+    """The best generator of a run's checkpoint `path`, on the CPU; its configuration and step.
+
+    The averaged weights where the run averages.
+    """
+    config = RunDirectory(run_dir).read_config()
+    generator = build_generator(config)
+    name = "generator_average" if config.ema_decay > 0 else "generator"
+    _read_into({name: generator.state_dict()}, path)
+    return generator.eval(), config, files.read_facts(path)["step"]
+
+
+def restore_networks(
+    run_dir: Path, config: TrainConfig, state: TrainState, distributed: Distributed
+) -> Path:
+    """Load the networks' weights of another run into `state`: the start of a new training.
+
+    Returns the checkpoint that was read. Raises UserError where the networks differ.
+    """
+    theirs = RunDirectory(run_dir).read_config()
+    path = distributed.on_main(partial(newest_checkpoint, run_dir))
+    for name in NETWORK_FIELDS:
+        if getattr(theirs, name) != getattr(config, name):
+            raise UserError(
+                f"init_from {run_dir} has {name} {getattr(theirs, name)!r}, this training "
+                f"{getattr(config, name)!r}; networks must be alike"
+            )
+    values = {name: network.state_dict() for name, network in state.networks().items()}
+    average = values.pop("generator_average", None)
+    if average is not None and theirs.ema_decay > 0:
+        values["generator_average"] = average
+    _read_into(values, path)
+    if average is not None and theirs.ema_decay == 0:
+        for mine, read in zip(average.values(), values["generator"].values(), strict=True):
+            mine.copy_(read)
+    return path
+
+
+def _read_into(values: dict[str, Any], path: Path) -> None:
+    """Fill the tensors of `values`, in place, in this process alone."""
+    try:
+        dcp.load(values, storage_reader=FileSystemReader(path), no_dist=True)
+    except CheckpointException as failure:
+        raise UserError(f"can't read {path}: {_reason(failure)}") from failure
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause in one line; DCP wraps each rank's error and traceback."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,260 @@
+"""The only file that knows ranks: Accelerator, reductions, agreement between ranks.
+
+Everything else is told what it needs: which slice of the data is mine, here is the mean over all
+ranks, rank 0 writes. A process that was not launched as one of many is rank 0 of 1.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from pix2pix.errors import LostProcessError, UserError
+from pix2pix.system.machine import num_cores
+
+# NCCL's watchdog aborts the process with a stack dump. The exchange of each step, on the CPU group,
+# hangs with it, and says so in a line: it goes first.
+NCCL_GRACE = timedelta(minutes=1)
+
+T = TypeVar("T")
+
+
+class Distributed:
+    """This process among the others of one training or evaluation.
+
+    Creating it joins the process group that the launcher's environment describes. Used as a
+    context, it leaves the group in the end, and a collective that waits longer than
+    `timeout_minutes`, or whose peer has died, raises LostProcessError: nobody hangs for ever.
+    num_threads: of torch on a CPU; None takes OMP_NUM_THREADS where the user has set it, else
+        shares the machine's cores among its processes.
+    """
+
+    def __init__(self, timeout_minutes: float = 10, num_threads: int | None = None) -> None:
+        _follow_launcher()
+        threads = num_threads or _default_threads()
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate sets it, and warns
+        self.timeout = timedelta(minutes=timeout_minutes)
+        on_gpu = torch.cuda.is_available()
+        group = InitProcessGroupKwargs(
+            timeout=self.timeout + (NCCL_GRACE if on_gpu else timedelta())
+        )
+        with self._losing_nobody():
+            # Precision is ours (step.py): under Accelerate fp16 on a CPU is silently fp32.
+            self.accelerator = Accelerator(
+                cpu=not on_gpu, mixed_precision="no", kwargs_handlers=[group]
+            )
+        self.rank: int = self.accelerator.process_index
+        self.world_size: int = self.accelerator.num_processes
+        self.device: torch.device = self.accelerator.device
+        self.is_main: bool = self.accelerator.is_main_process
+        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+
+    def __enter__(self) -> "Distributed":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._losing_nobody():
+            if error is not None and _is_of_a_collective(error):
+                raise error
+        self.shutdown()
+
+    @property
+    def device_name(self) -> str:
+        """For people: "cpu", or the GPU's name."""
+        is_gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if is_gpu else self.device.type
+
+    def loader_workers(self, wanted: int | None = None) -> int:
+        """How many processes decode for this rank: `wanted`, or what suits the machine."""
+        if wanted is not None:
+            return wanted
+        if self.device.type == "cpu":
+            return 1  # more would take cores from the networks, and one keeps up with them
+        return max(1, min(8, num_cores() // self.local_world_size - 1))
+
+    def say(self, text: str) -> None:
+        """Print a line, once."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def cpu_group(self) -> dist.ProcessGroup | None:
+        """A new gloo group over all ranks, None for a single process.
+
+        Whoever communicates from its own thread or out of step with the training needs a group of
+        its own: two users of one group would match each other's messages.
+        """
+        if self.world_size == 1:
+            return None
+        return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self.timeout))
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """`module` on the device, wrapped so that backward averages gradients over the ranks."""
+        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        if isinstance(wrapped, nn.parallel.DistributedDataParallel):
+            # Batch statistics are per rank while training; who reads running statistics
+            # (evaluation, checkpoints) asks for rank 0's first. Torch 2.13 renamed the argument.
+            wrapped.broadcast_buffers = False
+        return wrapped
+
+    def use_main_buffers(self, *modules: nn.Module) -> None:
+        """Give every rank rank 0's buffers. Never averaged: then saving would change the run."""
+        if self.world_size > 1:
+            for module in modules:
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, src=0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks, element by element. Every rank must call it."""
+        return self.sum(values) / self.world_size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks, element by element. Every rank must call it."""
+        if self.world_size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self.accelerator.wait_for_everyone()
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 and give its (picklable) result, or its UserError, to every rank.
+
+        For what must be decided once: a look at the file system may differ from node to node.
+        """
+        outcome: list[T | UserError | None] = [None]
+        if self.is_main:
+            try:
+                outcome = [work()]
+            except UserError as error:
+                outcome = [error]
+        if self.world_size > 1:
+            dist.broadcast_object_list(outcome, src=0)
+        if isinstance(outcome[0], UserError):
+            raise outcome[0]
+        return outcome[0]  # type: ignore[return-value]
+
+    def everyones(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
+        """The (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
+        if self.world_size == 1:
+            return [word]
+        words: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(words, word, group=group)
+        return cast("list[T]", words)
+
+    def raise_together(self, error: str | None) -> None:
+        """Raise the first rank's `error` as UserError on every rank; no error anywhere: return."""
+        first = next(filter(None, self.everyones(error)), None)
+        if first is not None:
+            raise UserError(first)
+
+    @contextlib.contextmanager
+    def _losing_nobody(self) -> Iterator[None]:
+        """Make the error of a collective one sentence: who waited, where, and what to do."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_a_collective(error):
+                raise
+            rank, where = os.environ.get("RANK", "0"), _place(error)
+            if re.search("[Tt]imed? ?out", str(error)):
+                minutes = self.timeout.total_seconds() / 60
+                what = (
+                    f"waited {minutes:g} minutes for another, which hangs or is lost with its node"
+                )
+            else:
+                what = "lost another, which has ended; its own message, if it left one, says why"
+            raise LostProcessError(
+                f"process {rank} of this training {what} ({where}). Run the same command again to "
+                "go on from the newest checkpoint"
+            ) from None
+
+    def shutdown(self) -> None:
+        """Leave the process group, so that a process may end without a warning or a hang."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class Agreement:
+    """What one rank knows alone (stop, broken data) becomes what all ranks know, one step later.
+
+    Each step starts an asynchronous reduction on a CPU group and reads the one that the step
+    before started, so no step waits for it and every rank branches at the same step.
+    """
+
+    def __init__(self, distributed: Distributed) -> None:
+        self._group = distributed.cpu_group()
+        self._flags: Tensor | None = None
+        self._work: dist.Work | None = None
+
+    def exchange(self, *flags: bool) -> tuple[bool, ...]:
+        """Tell this step's flags; returns those that any rank told in the step before."""
+        agreed = self._collect() or (False,) * len(flags)
+        self._flags = torch.tensor(flags, dtype=torch.int32)
+        if self._group is not None:
+            self._work = dist.all_reduce(
+                self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True
+            )
+        return agreed
+
+    def _collect(self) -> tuple[bool, ...]:
+        if self._work is not None:
+            self._work.wait()
+        flags, self._flags, self._work = self._flags, None, None
+        return () if flags is None else tuple(bool(flag) for flag in flags.tolist())
+
+
+def _is_of_a_collective(error: BaseException) -> bool:
+    """Whether torch raised it because another process is gone or silent."""
+    gloo_or_nccl = re.search(r"gloo/|[Cc]onnection (closed|reset)|NCCL", str(error)) is not None
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and gloo_or_nccl)
+
+
+def _place(error: BaseException) -> str:
+    """The innermost function of ours that the error came through."""
+    ours = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [frame for frame in frames if Path(frame.filename).parent == ours]
+    frame = (mine or list(frames))[-1]
+    return f"{frame.name} in {Path(frame.filename).name}, line {frame.lineno}"
+
+
+def _default_threads() -> int:
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told) > 1:  # 1 is what launchers set, whatever the machine has
+        return int(told)
+    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _follow_launcher() -> None:
+    """Ask the kernel for a SIGTERM when the launcher dies: it would leave this process training.
+
+    prctl(2), PR_SET_PDEATHSIG, Linux only. A process that was started by hand, or under nohup,
+    outlives its shell.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if launched and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

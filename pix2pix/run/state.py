@@ -1,0 +1,167 @@
+"""TrainState: everything that a step changes, and nothing else. What a checkpoint holds."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Adam
+
+from pix2pix.config import TrainConfig
+from pix2pix.data.order import seed_of
+from pix2pix.model.color import ColorSpace
+from pix2pix.model.networks import PatchDiscriminator, UNetGenerator, initialize
+
+
+@dataclass
+class TrainState:
+    """The networks and their optimizers after `step` steps, on one device.
+
+    generator_average: exponential moving average of the generator's weights and running
+        statistics, the one that is evaluated and exported; None where `ema_decay` is 0.
+    Each network has a gradient scaler of its own (enabled for fp16 only): with a shared one, an
+    overflow in the discriminator applied the generator's gradient twice.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_optimizer: Adam
+    discriminator_optimizer: Adam
+    generator_scaler: GradScaler
+    discriminator_scaler: GradScaler
+    generator_average: nn.Module | None
+    step: int = 0
+
+    @property
+    def best_generator(self) -> nn.Module:
+        """The generator to look at: the average where there is one."""
+        return self.generator if self.generator_average is None else self.generator_average
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of a checkpoint: weights, both Adam moments, the average; about."""
+        weights = [self.generator, self.generator, self.generator, self.discriminator]
+        weights += [self.discriminator, self.discriminator]
+        if self.generator_average is not None:
+            weights.append(self.generator_average)
+        return sum(p.numel() * p.element_size() for w in weights for p in w.parameters())
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network under the name that checkpoints give it."""
+        named = {"generator": self.generator, "discriminator": self.discriminator}
+        if self.generator_average is not None:
+            named["generator_average"] = self.generator_average
+        return named
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors (shared with the live state, not copied) and scaler numbers, nested by name."""
+        self._forget_gradients()
+        return {name: network.state_dict() for name, network in self.networks().items()} | {
+            "generator_optimizer": get_optimizer_state_dict(
+                self.generator, self.generator_optimizer
+            ),
+            "discriminator_optimizer": get_optimizer_state_dict(
+                self.discriminator, self.discriminator_optimizer
+            ),
+            "generator_scaler": _scaler_numbers(self.generator_scaler),
+            "discriminator_scaler": _scaler_numbers(self.discriminator_scaler),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave. A missing or surplus entry raises."""
+        self._forget_gradients()
+        for name, network in self.networks().items():
+            network.load_state_dict(state[name])
+        set_optimizer_state_dict(
+            self.generator,
+            self.generator_optimizer,
+            optim_state_dict=state["generator_optimizer"],
+        )
+        set_optimizer_state_dict(
+            self.discriminator,
+            self.discriminator_optimizer,
+            optim_state_dict=state["discriminator_optimizer"],
+        )
+        _set_scaler_numbers(self.generator_scaler, state["generator_scaler"])
+        _set_scaler_numbers(self.discriminator_scaler, state["discriminator_scaler"])
+
+    def _forget_gradients(self) -> None:
+        # torch gives and takes an optimizer's whole state only while no gradient is alive and
+        # every parameter is trainable; for a frozen network it silently restores nothing.
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        self.discriminator.requires_grad_(True)
+
+
+def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -> TrainState:
+    """Networks and optimizers as `config` describes them, initialised from its seed."""
+    color_space = ColorSpace(config.color_space)
+    generator: nn.Module = build_generator(config)
+    discriminator: nn.Module = PatchDiscriminator(
+        color_space.condition_channels + color_space.output_channels,
+        width=config.discriminator_width,
+        norm=config.norm,
+    )
+    # Initialised on the CPU: the same seed gives the same weights on every device.
+    random = torch.Generator().manual_seed(seed_of("weights", config.seed))
+    for network in (generator, discriminator):
+        initialize(network, random)
+        network.to(device).to(memory_format=torch.channels_last)
+    return TrainState(
+        generator=generator,
+        discriminator=discriminator,
+        generator_optimizer=_adam(generator, config),
+        discriminator_optimizer=_adam(discriminator, config),
+        generator_scaler=GradScaler(device.type, enabled=fp16),
+        discriminator_scaler=GradScaler(device.type, enabled=fp16),
+        generator_average=_frozen_copy(generator) if config.ema_decay > 0 else None,
+    )
+
+
+def build_generator(config: TrainConfig) -> UNetGenerator:
+    """The generator that `config` describes, on the CPU, with torch's own initial weights."""
+    color_space = ColorSpace(config.color_space)
+    return UNetGenerator(
+        color_space.condition_channels,
+        color_space.output_channels,
+        image_size=config.image_size,
+        width=config.generator_width,
+        norm=config.norm,
+        dropout=config.dropout,
+    )
+
+
+def _adam(network: nn.Module, config: TrainConfig) -> Adam:
+    # Fused: one kernel per update, and it can skip an update on the device (found_inf).
+    return Adam(
+        network.parameters(),
+        lr=config.learning_rate,
+        betas=(config.beta1, 0.999),
+        fused=True,
+    )
+
+
+def _scaler_numbers(scaler: GradScaler) -> Tensor:
+    """Scale and steps since it last changed: [2] float64, also when disabled.
+
+    Precision may change between starts, so every checkpoint has them.
+    """
+    numbers = scaler.state_dict() or GradScaler("cpu").state_dict()
+    return torch.tensor([numbers["scale"], numbers["_growth_tracker"]], dtype=torch.float64)
+
+
+def _set_scaler_numbers(scaler: GradScaler, numbers: Tensor) -> None:
+    if scaler.is_enabled():
+        scale, growth_tracker = numbers.tolist()
+        changed = {"scale": scale, "_growth_tracker": int(growth_tracker)}
+        scaler.load_state_dict(scaler.state_dict() | changed)
+
+
+def _frozen_copy(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).requires_grad_(False).eval()

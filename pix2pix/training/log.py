@@ -1,0 +1,141 @@
+"""What a training tells: TensorBoard, metrics.jsonl, a progress bar, sample pictures. One rank."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.io import encode_png
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from pix2pix.config import TrainConfig
+from pix2pix.run.run_directory import RunDirectory
+from pix2pix.system.durable import publish
+from pix2pix.training.board import describe_run
+
+BAR_COLUMNS = 80
+QUIET_INTERVAL_SECONDS = 30  # between bar lines where nobody watches a terminal
+
+
+class RunLog:
+    """Writes the records of a run; `active` on one rank only, elsewhere it does nothing.
+
+    config: resolved. machine: what it runs on, for people, such as {"device": "cpu"}.
+    first_step: the step that the training goes on from; what an earlier start logged after it is
+        dropped, because those steps are repeated.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: TrainConfig,
+        machine: Mapping[str, str],
+        first_step: int,
+        active: bool,
+    ) -> None:
+        self.run = run
+        self.active = active
+        if not active:
+            return
+        _drop_records_after(run.metrics_file, first_step)
+        self._records = run.metrics_file.open("a")
+        # purge_step: without it, a resumed run draws doubled curves where TensorBoard's slow loader
+        # reads it (and its EventAccumulator). The fast one ignores it, and lets a step logged
+        # again replace what it has of this step and later.
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
+        describe_run(self._board, config, machine, first_step)
+        watched = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=config.total_steps,
+            initial=first_step,
+            unit="step",
+            ncols=BAR_COLUMNS,
+            mininterval=0.1 if watched else QUIET_INTERVAL_SECONDS,
+            maxinterval=10 if watched else QUIET_INTERVAL_SECONDS,
+        )
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.active:
+            self._bar.close()
+            self._records.close()
+            self._board.close()
+
+    def advance(self) -> None:
+        """One step is done."""
+        if self.active:
+            self._bar.update()
+
+    def line(self, text: str) -> None:
+        """Print a line above the progress bar."""
+        if self.active:
+            self._bar.write(text)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values under their names, "group/name"."""
+        if not self.active:
+            return
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self.record(step, values)
+
+    def record(self, step: int, values: Mapping[str, Any]) -> None:
+        """A line in metrics.jsonl alone: for what is no curve."""
+        if not self.active:
+            return
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
+        self._records.write(line + "\n")
+        self._records.flush()
+
+    def postfix(self, text: str) -> None:
+        """A few numbers at the end of the progress bar."""
+        if self.active:
+            self._bar.set_postfix_str(text, refresh=False)
+
+    def picture(self, step: int, rows: Tensor) -> None:
+        """Save rows of pictures, [rows, columns, 3, H, W] in [0, 1], as one sheet."""
+        if not self.active:
+            return
+        sheet = make_grid(rows.flatten(end_dim=1).cpu().float(), nrow=rows.shape[1], padding=2)
+        pixels = (sheet * 255).round().clamp(0, 255).to(torch.uint8)
+        self.run.samples.mkdir(exist_ok=True)
+        png = encode_png(pixels).numpy().tobytes()
+        publish(self.run.samples / f"step_{step:09d}.png", png)
+        self._board.add_image("samples/gray, colorized, truth", pixels, step)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory in use so far: the GPU's, or this process's where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _drop_records_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # a killed run may leave half a line
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    publish(path, "".join(kept).encode())

@@ -1,0 +1,195 @@
+"""A web page to try a model on: drop a photograph, compare gray and coloured, download it.
+
+What may be asked of the server, and how it starts and ends, is told in `page_server.py`. Needs the
+package of the extra `[web]`, Gradio, which is imported when the page is made.
+"""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from data_prep.photos import COLOR_PHOTOS, GRAY_PHOTOS
+from pix2pix.colorizing.colorizer import Colorizer
+from pix2pix.errors import UserError
+from pix2pix.photos.files import EXTENSIONS, FORMATS, save_photo
+from pix2pix.photos.photo import PhotoError, luma, open_photo
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+# 50 megapixels take some 10 s on one core and 0.7 GB: what a stranger may ask for at most.
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 50 * 2**20
+# One is coloured at a time: the last in the queue waits 3 minutes at worst.
+MAX_WAITING = 16
+MAX_SATURATION = 2.0
+# What was uploaded and what was made of it stays an hour: people come back to a page.
+DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS = 300, 3600
+
+SHOWN_SIDE = 1600  # pixels; the download has all of them
+EXAMPLES = ("astronaut", "chelsea", "coffee", "camera")  # public domain or CC0
+
+TITLE = "Colour a photograph"
+LABEL = "Download"
+PROBLEM = "This cannot be coloured"
+INTRODUCTION = (
+    "Drop a photograph: its light and detail stay, its colours are painted anew. "
+    "It is deleted after an hour."
+)
+CSS = """
+.gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
+footer { display: none !important; }
+:has(> .gallery-item) {
+  display: grid !important; grid-template-columns: repeat(4, minmax(0, 5rem));
+}
+.gallery-item .gallery { width: 100% !important; height: auto !important; aspect-ratio: 1; }
+"""
+
+
+def require_gradio() -> None:
+    """Raise UserError unless Gradio is installed."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page needs Gradio, not installed here: pip install 'pix2pix[web]'")
+
+
+def load_models(sources: Sequence[Path]) -> dict[str, Colorizer]:
+    """Colorizers by the name that the page shows: the last parts of their paths that differ.
+
+    sources: as `Colorizer.from_path` takes them; raises UserError as it does.
+    """
+    paths = {Path(os.path.abspath(source)): source for source in sources}
+    for depth in count(1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return {
+        name: Colorizer.from_path(source)
+        for name, source in zip(names, paths.values(), strict=True)
+    }
+
+
+def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
+    """The page, which offers these models.
+
+    folder: for uploads and results, and all that the server may show of its disk; it must be the
+        `GRADIO_TEMP_DIR` of the process.
+    """
+    import gradio as gr
+
+    examples = write_examples(folder / "examples")
+    with gr.Blocks(
+        title=TITLE,
+        analytics_enabled=False,
+        delete_cache=(DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS),
+    ) as page:
+        gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
+        with gr.Row():
+            photo = gr.File(
+                label="Photograph", file_types=list(EXTENSIONS), height=140, min_width=300
+            )
+            chosen = gr.Dataset(
+                label="Or one of these",
+                components=[gr.Image(visible=False)],
+                samples=[[str(example)] for example in examples],
+                type="index",
+                min_width=300,
+                visible=bool(examples),
+            )
+        problem = gr.Textbox(label=PROBLEM, interactive=False, visible=False, max_lines=6)
+        compared = gr.ImageSlider(
+            show_label=False, interactive=False, max_height=640, buttons=["fullscreen"]
+        )
+        with gr.Row(equal_height=True):
+            model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1)
+            saturation = gr.Slider(
+                0, MAX_SATURATION, value=1, step=0.1, label="Saturation", buttons=[]
+            )
+            download = gr.DownloadButton(LABEL, variant="primary", interactive=False)
+        chosen.click(lambda index: str(examples[index]), chosen, photo, api_visibility="private")
+        gr.on(
+            [photo.change, model.change, saturation.change],
+            partial(_answer, models, folder),
+            [photo, model, saturation],
+            [problem, compared, download],
+            api_visibility="private",
+            concurrency_limit=1,
+            trigger_mode="always_last",
+        )
+    return page.queue(max_size=MAX_WAITING)
+
+
+def write_examples(folder: Path) -> list[Path]:
+    """Packaged photographs, in gray, as files; one that is not installed is left out."""
+    folder.mkdir()
+    files = []
+    for example in (*COLOR_PHOTOS, *GRAY_PHOTOS):
+        if example.name in EXAMPLES:
+            with suppress(UserError):
+                files.append(folder / example.path.with_suffix(".png").name)
+                luma(open_photo(example.path)).save(files[-1])
+    return files
+
+
+@dataclass(frozen=True)
+class Colored:
+    """Files of a coloured photograph: gray and coloured as they are shown, and at full size."""
+
+    gray: Path
+    colored: Path
+    download: Path
+    size: tuple[int, int]  # of the download, in pixels
+
+
+def color_file(colorizer: Colorizer, photo: Path, saturation: float, folder: Path) -> Colored:
+    """Colour a file as scripts/colorize.py does; the download keeps its format, or is a PNG.
+
+    folder: gets a new folder with the results. Raises PhotoError for what cannot be coloured.
+    """
+    opened = open_photo(photo, MAX_PIXELS)
+    colored = colorizer.colorize(opened, saturation)
+    results = Path(tempfile.mkdtemp(dir=folder))
+    suffix = photo.suffix if photo.suffix.lower() in FORMATS else ".png"
+    files = Colored(
+        results / "gray.jpg",
+        results / "colored.jpg",
+        results / f"{photo.stem}.colored{suffix}",
+        colored.size,
+    )
+    save_photo(colored, files.download)
+    for picture, file in ((luma(opened), files.gray), (colored, files.colored)):
+        picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+        save_photo(picture, file)
+    return files
+
+
+def _answer(
+    models: dict[str, Colorizer],
+    folder: Path,
+    photo: str | None,
+    model: str,
+    saturation: float,
+) -> "tuple[gr.Textbox, tuple[Path, Path] | None, gr.DownloadButton]":
+    """What the page shows: a problem or none, the pictures of the slider, the download."""
+    import gradio as gr
+
+    problem = gr.Textbox(visible=False)
+    button = gr.DownloadButton(LABEL, interactive=False)
+    if photo is None:  # it was taken away
+        return problem, None, button
+    try:
+        result = color_file(models[model], Path(photo), saturation, folder)
+    except PhotoError as error:
+        return gr.Textbox(f"{Path(photo).name}: {error}", visible=True), None, button
+    width, height = result.size
+    label = f"{LABEL} ({width} × {height})"
+    button = gr.DownloadButton(label, value=result.download, interactive=True)
+    return problem, (result.gray, result.colored), button

@@ -1,0 +1,396 @@
+import errno
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pix2pix.colorizing.colorizer import Colorizer
+from pix2pix.errors import UserError
+from pix2pix.model.color import ColorSpace
+from pix2pix.model.networks import UNetGenerator, initialize
+from pix2pix.photos.files import colorize_files, plan_outputs, side_by_side
+from pix2pix.photos.photo import luma
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "colorize.py"
+
+
+@pytest.fixture(scope="module")
+def colorizer():
+    generator = UNetGenerator(1, 2, image_size=64, width=2)
+    initialize(generator, torch.Generator().manual_seed(0))
+    return Colorizer(generator, ColorSpace("lab"), image_size=64)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+def picture(mode="RGB", size=(40, 30)):
+    gradient = np.linspace(40, 200, size[0] * size[1]).reshape(size[1], size[0])
+    if mode == "I;16":
+        return Image.fromarray((gradient * 257).astype(np.uint16))
+    return Image.fromarray(gradient.astype(np.uint8)).convert(mode)
+
+
+def save(path, mode="RGB", **parameters):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(mode).save(path, **parameters)
+    return path
+
+
+def run(colorizer, photos, out, compare=False):
+    return colorize_files(colorizer.colorize, plan_outputs(Path(photos), out, compare))
+
+
+def files_below(folder):
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "saved_as"),
+    [
+        ("rgb.jpg", "RGB", "JPEG"),
+        ("gray.jpeg", "L", "JPEG"),
+        ("cmyk.jpg", "CMYK", "JPEG"),
+        ("UPPER.JPG", "RGB", "JPEG"),
+        ("rgba.png", "RGBA", "PNG"),
+        ("gray alpha.png", "LA", "PNG"),
+        ("palette.png", "P", "PNG"),
+        ("bits.png", "1", "PNG"),
+        ("16 bit.png", "I;16", "PNG"),
+        ("rgb.webp", "RGB", "WEBP"),
+        ("rgba.webp", "RGBA", "WEBP"),
+        ("rgb.tif", "RGB", "TIFF"),
+        ("16 bit.tiff", "I;16", "TIFF"),
+        ("cmyk.tif", "CMYK", "TIFF"),
+    ],
+)
+def test_every_format_and_mode_keeps_its_name_format_and_size(
+    colorizer, photos, tmp_path, name, mode, saved_as
+):
+    save(photos / name, mode)
+    report = run(colorizer, photos, tmp_path / "out")
+    assert not report.failures
+    assert files_below(tmp_path / "out") == [name]
+    with Image.open(tmp_path / "out" / name) as colored:
+        assert (colored.format, colored.mode, colored.size) == (saved_as, "RGB", (40, 30))
+        colored.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [("a.bmp", "a.png"), ("a.gif", "a.png"), ("no extension", "no extension.png")],
+)
+def test_other_formats_become_png(colorizer, photos, tmp_path, name, target):
+    source = photos / name
+    picture("L").save(source, "GIF" if name.endswith("gif") else "BMP")
+    assert not run(colorizer, source, tmp_path / "out").failures
+    with Image.open(tmp_path / "out" / target) as colored:
+        assert colored.format == "PNG"
+
+
+def test_orientation_is_applied_and_not_carried_over(colorizer, photos, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    save(photos / "turned.jpg", exif=exif, icc_profile=b"a profile")
+    run(colorizer, photos, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "turned.jpg") as colored:
+        assert colored.size == (30, 40)
+        assert not colored.getexif()
+        assert "icc_profile" not in colored.info
+
+
+def test_jpeg_keeps_full_chroma(colorizer, photos, tmp_path):
+    save(photos / "a.jpg")
+    run(colorizer, photos, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "a.jpg") as colored:
+        assert [layer[1:3] for layer in colored.layer] == [(1, 1)] * 3  # 4:4:4
+
+
+def test_comparison_is_a_file_of_its_own_gray_and_colored_side_by_side(colorizer, photos, tmp_path):
+    save(photos / "x" / "a.png")
+    save(photos / "b.gif")
+    assert not run(colorizer, photos, tmp_path / "out", compare=True).failures
+    expected = ["b.compare.png", "b.png", "x/a.compare.png", "x/a.png"]
+    assert files_below(tmp_path / "out") == expected
+    with Image.open(tmp_path / "out" / "x" / "a.compare.png") as pair:
+        assert (pair.mode, pair.size) == ("RGB", (80, 30))
+        left, right = pair.crop((0, 0, 40, 30)), pair.crop((40, 0, 80, 30))
+    gray = luma(Image.open(photos / "x" / "a.png")).convert("RGB")
+    assert np.array_equal(np.array(left), np.array(gray))
+    colored = Image.open(tmp_path / "out" / "x" / "a.png")
+    assert np.array_equal(np.array(right), np.array(colored))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((2000, 1000), (3840, 960)), ((100, 2000), (192, 1920)), ((9000, 1), (3840, 1))],
+)
+def test_comparison_of_a_large_photograph_fits_on_a_screen(size, expected):
+    pair = side_by_side(Image.new("L", size, 90), Image.new("RGB", size, "red"))
+    assert pair.size == expected
+    assert pair.getpixel((0, 0)) == (90, 90, 90)
+    assert pair.getpixel((expected[0] - 1, expected[1] - 1)) == (255, 0, 0)
+
+
+def test_a_photograph_that_has_the_name_of_a_comparison_is_an_error(photos, tmp_path):
+    save(photos / "a.png")
+    save(photos / "a.compare.png")
+    plan_outputs(photos, tmp_path / "out")
+    with pytest.raises(UserError, match=r"a\.compare\.png"):
+        plan_outputs(photos, tmp_path / "out", compare=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["two  blanks, a comma.png", "ключ 鍵.png", "[1] *?.png", "-x.png"]
+)
+def test_odd_names_are_kept(colorizer, photos, tmp_path, name):
+    save(photos / "sub folder, one" / name)
+    save(photos / "other.png")
+    run(colorizer, photos, tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["other.png", f"sub folder, one/{name}"]
+    run(colorizer, photos / "sub folder, one" / name, tmp_path / "single")
+    assert files_below(tmp_path / "single") == [name]
+
+
+def test_names_that_are_not_utf8_are_kept(colorizer, photos, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    picture().save(photos / "plain.png")
+    (photos / "plain.png").rename(photos / name)
+    out = tmp_path / os.fsdecode(b"\xff out")
+    report = run(colorizer, photos, out)
+    assert files_below(out) == [name]
+    str(report).encode()  # printable
+
+
+def test_folder_is_walked_and_sub_folders_are_kept(colorizer, photos, tmp_path):
+    for name in ("a.jpg", "x/a.jpg", "x/y/b.png", ".hidden/c.jpg", "._d.jpg"):
+        save(photos / name, format="JPEG" if name.endswith("jpg") else "PNG")
+    (photos / "notes.txt").write_text("not a photograph")
+    (photos / "x" / "back").symlink_to(photos)  # round and round
+    report = run(colorizer, photos, tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["a.jpg", "x/a.jpg", "x/y/b.png"]
+    assert "3 of 3 photographs" in str(report)
+    assert "left alone for their extensions: 1 (.txt)" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg"]),
+        ("*", ["a.jpg"]),
+        ("**/*.jpg", ["a.jpg", "x/b.jpg", "x/y/c.jpg"]),
+        ("x/?.jpg", ["b.jpg"]),
+        ("*/*/*", ["x/y/c.jpg"]),
+    ],
+)
+def test_glob_keeps_folders_below_its_first_wildcard(
+    colorizer, photos, tmp_path, pattern, expected
+):
+    for name in ("a.jpg", "x/b.jpg", "x/y/c.jpg"):
+        save(photos / name)
+    assert not run(colorizer, photos / pattern, tmp_path / "out").failures
+    assert files_below(tmp_path / "out") == expected
+
+
+def test_glob_in_a_folder_with_brackets_in_its_name(colorizer, tmp_path):
+    save(tmp_path / "scans [1]" / "a.jpg")
+    run(colorizer, tmp_path / "scans [1]" / "*.jpg", tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["a.jpg"]
+
+
+def test_bad_files_are_reported_with_a_reason_and_the_others_go_on(
+    colorizer, photos, tmp_path, capsys
+):
+    save(photos / "a.jpg")
+    (photos / "b empty.jpg").touch()
+    (photos / "c text.png").write_text("not a photograph")
+    whole = (photos / "a.jpg").read_bytes()
+    (photos / "d cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "e gone.jpg").symlink_to(photos / "nowhere.jpg")
+    save(photos / "f.png")
+    report = run(colorizer, photos, tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["a.jpg", "f.png"]
+    bad = ["b empty.jpg", "c text.png", "d cut.jpg", "e gone.jpg"]
+    assert [path.name for path in report.failures] == bad
+    assert str(report).startswith(f"2 of 6 photographs coloured, in {tmp_path / 'out'}; 4 failed")
+    lines = capsys.readouterr().err
+    for name in bad:
+        assert f"{photos / name}: " in lines
+
+
+def test_unwritable_output_is_reported_and_the_others_go_on(colorizer, photos, tmp_path, capsys):
+    save(photos / "a.jpg")
+    save(photos / "b.jpg")
+    (tmp_path / "out" / "a.jpg").mkdir(parents=True)  # a folder stands where the file should
+    picture(size=(17000, 1)).save(photos / "c.png")
+    (photos / "c.png").rename(photos / "c.webp")  # too wide for WebP
+    report = run(colorizer, photos, tmp_path / "out")
+    assert [path.name for path in report.failures] == ["a.jpg", "c.webp"]
+    assert files_below(tmp_path / "out") == ["b.jpg"]  # and no file aside
+    assert capsys.readouterr().err.count("cannot be written") == 2
+
+
+def test_full_disk_stops_with_one_error_and_leaves_no_part(
+    colorizer, photos, tmp_path, monkeypatch
+):
+    save(photos / "a.jpg")
+    save(photos / "b.jpg")
+
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(UserError, match="no space left"):
+        run(colorizer, photos, tmp_path / "out")
+    assert files_below(tmp_path / "out") == []
+
+
+def test_a_crash_while_saving_leaves_the_earlier_output(colorizer, photos, tmp_path, monkeypatch):
+    save(photos / "a.jpg")
+    run(colorizer, photos, tmp_path / "out")
+    before = (tmp_path / "out" / "a.jpg").read_bytes()
+
+    def crash(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(KeyboardInterrupt):
+        run(colorizer, photos, tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["a.jpg"]
+    assert (tmp_path / "out" / "a.jpg").read_bytes() == before
+
+
+def test_run_again_replaces_its_outputs(colorizer, photos, tmp_path):
+    save(photos / "a.jpg")
+    run(colorizer, photos, tmp_path / "out")
+    assert not run(colorizer, photos, tmp_path / "out").failures
+    assert files_below(tmp_path / "out") == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        *(("photos", out) for out in ("photos", "photos/x", "link", "link/x")),
+        *(("photos/**/*", out) for out in ("photos", "photos/x", "link", "link/x")),
+        *(("photos/x/b.bmp", out) for out in ("photos/x", "link/x")),
+        ("link", "photos"),
+    ],
+)
+def test_output_among_the_inputs_is_refused_before_anything_is_written(tmp_path, source, out):
+    save(tmp_path / "photos" / "a.jpg")
+    save(tmp_path / "photos" / "x" / "b.bmp")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    before = files_below(tmp_path)
+    with pytest.raises(UserError, match="choose another folder for --out"):
+        plan_outputs(tmp_path / source, tmp_path / out)
+    assert files_below(tmp_path) == before
+
+
+def test_input_that_is_a_link_into_the_output_folder_is_refused(photos, tmp_path):
+    original = save(tmp_path / "originals" / "a.jpg")
+    (photos / "a.jpg").symlink_to(original)
+    with pytest.raises(UserError, match="choose another folder for --out"):
+        plan_outputs(photos, tmp_path / "originals")
+
+
+def test_output_that_is_a_link_to_an_input_leaves_the_input_alone(colorizer, photos, tmp_path):
+    original = save(photos / "a.jpg")
+    before = original.read_bytes()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jpg").symlink_to(original)
+    run(colorizer, photos, tmp_path / "out")
+    assert original.read_bytes() == before
+    assert not (tmp_path / "out" / "a.jpg").is_symlink()
+
+
+def test_inputs_of_one_name_are_all_kept(colorizer, photos, tmp_path):
+    for name in ("a.bmp", "a.gif", "a.png", "b.bmp"):
+        save(photos / name)
+    run(colorizer, photos, tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["a.bmp.png", "a.gif.png", "a.png", "b.png"]
+
+
+def test_inputs_that_would_still_meet_are_an_error(photos, tmp_path):
+    for name in ("a.bmp", "a.png", "a.bmp.png"):
+        save(photos / name)
+    with pytest.raises(UserError, match=r"2 photographs .* a\.bmp\.png; rename"):
+        plan_outputs(photos, tmp_path / "out")
+
+
+@pytest.mark.parametrize("source", ["empty", "nowhere", "nowhere/*.jpg", "empty/*.jpg"])
+def test_nothing_to_color_is_an_error(tmp_path, source):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no photographs"):
+        plan_outputs(tmp_path / source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", ["out", "out/below"])
+def test_out_that_is_a_file_is_an_error(photos, tmp_path, out):
+    save(photos / "a.jpg")
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match=r"out is no folder that can be written to"):
+        plan_outputs(photos, tmp_path / out)
+
+
+@pytest.mark.parametrize(("bad", "status"), [(False, 0), (True, 1)])
+def test_script_colors_a_folder_and_says_how_many(
+    colorizer, photos, tmp_path, monkeypatch, capsys, bad, status
+):
+    save(photos / "a photo.jpg")
+    if bad:
+        (photos / "b.jpg").write_text("not a photograph")
+    monkeypatch.setattr(Colorizer, "from_path", lambda source: colorizer)
+    assert run_script(monkeypatch, photos, tmp_path / "out") == status
+    assert files_below(tmp_path / "out") == ["a photo.jpg"]
+    output = capsys.readouterr()
+    assert f"1 of {1 + bad} photographs coloured, in {tmp_path / 'out'}" in output.out
+    assert "colouring: 100%" in output.err
+
+
+def test_script_ends_with_status_2_and_one_line_on_a_users_mistake(
+    photos, tmp_path, monkeypatch, capsys
+):
+    save(photos / "a.jpg")
+    assert run_script(monkeypatch, photos, photos) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("error: --out")
+    assert "Traceback" not in output.err
+
+
+def test_script_hands_its_flags_on(colorizer, photos, tmp_path, monkeypatch):
+    picture("L", size=(64, 64)).save(photos / "a.png")
+    monkeypatch.setattr(Colorizer, "from_path", lambda source: colorizer, raising=False)
+    flags = ["--compare", "--saturation", "0", "--restore_contrast"]
+    assert run_script(monkeypatch, photos, tmp_path / "out", *flags) == 0
+    assert files_below(tmp_path / "out") == ["a.compare.png", "a.png"]
+    colored = np.array(Image.open(tmp_path / "out" / "a.png"))
+    assert np.array_equal(colored[..., 0], colored[..., 2])
+    assert (colored.min(), colored.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("saturation", ["-1", "4.1", "nan", "inf", "vivid"])
+def test_a_saturation_out_of_range_is_a_users_mistake(
+    photos, tmp_path, monkeypatch, capsys, saturation
+):
+    save(photos / "a.jpg")
+    flags = [f"--saturation={saturation}"]
+    assert run_script(monkeypatch, photos, tmp_path / "out", *flags) == 2
+    assert capsys.readouterr().err.startswith("error: --saturation")
+
+
+def run_script(monkeypatch, photos, out, *flags):
+    arguments = ["--run_dir", "run", "--photos", str(photos), "--out", str(out), *flags]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    with pytest.raises(SystemExit) as exit_status:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    return exit_status.value.code or 0

@@ -1,0 +1,152 @@
+"""Promises of the batches: the right photographs, cut alike, for any ranks and workers."""
+
+import pickle
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from pix2pix.data.batches import (
+    Batch,
+    EvaluationBatches,
+    TrainSlices,
+    resize,
+    training_view,
+)
+from pix2pix.data.preflight import check_image_size, crop_size
+from pix2pix.data.reader import ShardReader
+from pix2pix.data.shards import index_shard, open_split
+from pix2pix.errors import UserError
+from pix2pix.model.color import ColorSpace
+from tests.small_training import tiny_config
+
+
+@pytest.fixture
+def reader(tiny_shards):
+    return ShardReader(tiny_shards, open_split(tiny_shards, "train"))
+
+
+def slices_of(reader, tmp_path, rank=0, world_size=1, **changes):
+    config = tiny_config(reader.root, tmp_path, **changes)
+    return TrainSlices(reader, config, rank, world_size)
+
+
+@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (3, 2), (6, 1)])
+def test_ranks_and_slices_cut_the_same_global_batch(reader, tmp_path, world_size, parts):
+    whole = slices_of(reader, tmp_path)
+    for step in (0, 3, 4):
+        cut = [
+            slices_of(reader, tmp_path, rank, world_size, grad_accumulation_steps=parts)[
+                step * parts + part
+            ]
+            for rank in range(world_size)
+            for part in range(parts)
+        ]
+        assert tuple(chain.from_iterable(batch.keys for batch in cut)) == whole[step].keys
+        assert torch.equal(torch.cat([batch.color for batch in cut]), whole[step].color)
+        assert torch.equal(torch.cat([batch.flip for batch in cut]), whole[step].flip)
+
+
+def test_gray_and_color_are_cut_and_mirrored_alike(reader, tmp_path):
+    batch = slices_of(reader, tmp_path)[0]
+    assert batch.gray.shape == (6, 1, 64, 64)
+    assert batch.color.shape == (6, 3, 64, 64)
+    assert batch.color.is_contiguous(memory_format=torch.channels_last)
+    assert len(set(batch.flip.tolist())) == 2
+    condition, target = training_view(batch, ColorSpace("rgb"), 64)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # Rec. 601
+    luma = (target * weights).sum(dim=1, keepdim=True)
+    assert (luma - condition).abs().mean() < 0.02  # two JPEGs of one picture, range 2
+    assert (luma.flip(-1) - condition).abs().mean() > 0.1
+
+
+def test_a_sample_is_cut_anew_in_every_epoch_and_the_same_in_every_run(reader, tmp_path):
+    slices = slices_of(reader, tmp_path, global_batch=24)
+    first, again, second = slices[0], slices_of(reader, tmp_path, global_batch=24)[0], slices[1]
+    assert torch.equal(first.color, again.color)
+    assert sorted(first.keys) == sorted(second.keys)
+    places = {key: row for row, key in enumerate(second.keys)}
+    other = [
+        not torch.equal(first.color[row], second.color[places[key]])
+        for row, key in enumerate(first.keys)
+    ]
+    assert sum(other) > 20
+    flips = [first.flip[row] != second.flip[places[key]] for row, key in enumerate(first.keys)]
+    assert 2 < sum(map(bool, flips)) < 22
+
+
+def test_crops_reach_every_edge(reader, tmp_path):
+    slices = slices_of(reader, tmp_path, global_batch=24)
+    cuts = [cut for number in range(40) for cut in slices.cuts(number)]
+    tops, lefts, flips = np.array([(cut.top, cut.left, cut.flip) for cut in cuts]).T
+    for values in (tops, lefts):
+        assert values.min() < 0.02
+        assert values.max() > 0.98
+    assert 0.4 < (flips >= 0.5).mean() < 0.6
+
+
+def test_evaluation_cuts_the_centre_square_in_manifest_order(reader):
+    batches = EvaluationBatches(reader, rank=0, world_size=1, batch_size=10)
+    assert len(batches) == 3
+    keys = list(chain.from_iterable(batches[n].keys for n in range(3)))
+    assert keys == [
+        f"{shard.name}/{key}"
+        for shard in reader.split.shards
+        for key in index_shard(reader.root / shard.name).keys
+    ]
+    _, _, color = reader.read(0, 0)
+    left = round((color.shape[2] - 72) / 2)
+    assert torch.equal(batches[0].color[0], color[:, :, left : left + 72])
+    assert not batches[0].flip.any()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("of", [None, [0, 3, 4, 7, 11, 23]])
+def test_evaluation_sees_every_sample_once_without_padding(reader, world_size, of):
+    of = None if of is None else np.array(of)
+    seen = []
+    for rank in range(world_size):
+        batches = EvaluationBatches(reader, rank, world_size, 4, of)
+        keys = list(chain.from_iterable(batches[n].keys for n in range(len(batches))))
+        assert len(keys) == len(batches.positions)
+        seen += zip(batches.positions.tolist(), keys, strict=True)
+    alone = EvaluationBatches(reader, 0, 1, 24, of)
+    assert sorted(seen) == list(zip(alone.positions.tolist(), alone[0].keys, strict=True))
+    assert len(seen) == (24 if of is None else len(of))
+
+
+def test_resize_is_an_area_average_for_whole_factors_and_nothing_for_its_own_size():
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    assert resize(pixels, 8) is pixels
+    flat = torch.full((1, 1, 64, 64), 77, dtype=torch.uint8)
+    assert torch.equal(resize(flat, 16), flat[..., :16, :16])
+    assert resize(pixels, 4).dtype == torch.uint8
+
+
+def test_training_crop_is_the_published_share_of_the_short_side():
+    assert crop_size(286) == 256
+    assert crop_size(143) == 128
+    assert crop_size(572) == 512
+
+
+def test_an_image_size_larger_than_the_shards_is_an_error_that_says_which_shards(reader):
+    check_image_size(reader.split, 64)
+    with pytest.raises(UserError, match="--short_side 143"):
+        check_image_size(reader.split, 128)
+
+
+def test_a_reader_can_be_sent_to_another_process(reader):
+    reader.read(0, 0)
+    name, _, color = pickle.loads(pickle.dumps(reader)).read(1, 2)
+    assert name == reader.read(1, 2)[0]
+    assert torch.equal(color, reader.read(1, 2)[2])
+
+
+def test_blank_batch_has_the_shape_of_a_real_one(reader, tmp_path):
+    real, blank = slices_of(reader, tmp_path)[0], Batch.blank(6, 64)
+    for name in ("gray", "color", "flip"):
+        a, b = getattr(real, name), getattr(blank, name)
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+    assert len(blank.keys) == 6

@@ -1,0 +1,215 @@
+"""The parts of the page that need no browser; tests/web/test_page_in_browser.py opens it."""
+
+import asyncio
+import importlib.util
+import json
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pix2pix.errors import UserError
+from pix2pix.export.generator import Generator
+from pix2pix.photos.photo import PhotoError, luma, open_photo
+from pix2pix.web import page
+from pix2pix.web.page import color_file, load_models, require_gradio, write_examples
+from pix2pix.web.server import API, FILE, JOIN, SENT, FrontDoor, listen
+from tests.photographs import colorful, encoded
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "exported"
+    Generator(image_size=64, width=4, dropout=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colorizer(exported):
+    (colorizer,) = load_models([exported]).values()
+    return colorizer
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "download", "saved_as"),
+    [
+        ("a.jpg", "JPEG", "a.colored.jpg", "JPEG"),
+        ("B.PNG", "PNG", "B.colored.PNG", "PNG"),
+        ("c d.tif", "TIFF", "c d.colored.tif", "TIFF"),
+        ("e.gif", "GIF", "e.colored.png", "PNG"),
+        ("no extension", "JPEG", "no extension.colored.png", "PNG"),
+    ],
+)
+def test_the_download_keeps_format_and_size_and_is_what_the_colorizer_gives(
+    colorizer, tmp_path, name, kind, download, saved_as
+):
+    photo = tmp_path / name
+    photo.write_bytes(encoded(colorful(2000, 30), kind))
+    result = color_file(colorizer, photo, 0.5, tmp_path)
+    assert (result.download.name, result.size) == (download, (2000, 30))
+    with Image.open(result.download) as colored:
+        assert (colored.format, colored.mode, colored.size) == (saved_as, "RGB", (2000, 30))
+        if saved_as != "JPEG":
+            expected = colorizer.colorize(open_photo(photo), 0.5)
+            assert np.array_equal(np.array(colored), np.array(expected))
+    shown = [Image.open(file) for file in (result.gray, result.colored)]
+    assert [(picture.mode, picture.size) for picture in shown] == [
+        ("L", (page.SHOWN_SIDE, 24)),
+        ("RGB", (page.SHOWN_SIDE, 24)),
+    ]
+
+
+def test_results_of_one_name_do_not_meet(colorizer, tmp_path):
+    photo = tmp_path / "a.png"
+    colorful().save(photo)
+    downloads = {color_file(colorizer, photo, s, tmp_path).download for s in (0, 1)}
+    assert len({file.read_bytes() for file in downloads}) == 2
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(colorizer, tmp_path, monkeypatch):
+    photo = tmp_path / "a.png"
+    colorful(80, 64).save(photo)
+    monkeypatch.setattr(page, "MAX_PIXELS", 80 * 64 - 1)
+    with pytest.raises(PhotoError, match="80 x 64 pixels; at most 5,119 are opened"):
+        color_file(colorizer, photo, 1, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["x/model", "y/model", "y/z"], ["x/model", "y/model", "y/z"]),
+        (["runs/a", "./runs/a"], ["a"]),
+    ],
+)
+def test_models_are_named_by_what_tells_them_apart(exported, tmp_path, monkeypatch, sources, names):
+    monkeypatch.chdir(tmp_path)
+    for source in sources:
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+        if not (tmp_path / source).exists():
+            (tmp_path / source).symlink_to(exported)
+    assert list(load_models([tmp_path.joinpath(source) for source in sources])) == names
+
+
+def test_a_model_that_is_none_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="neither a run"):
+        load_models([tmp_path])
+
+
+def test_examples_are_gray_photographs(tmp_path):
+    files = write_examples(tmp_path / "examples")
+    assert sorted(file.stem for file in files) == sorted(page.EXAMPLES)
+    for file in files:
+        with Image.open(file) as photo:
+            assert photo.mode == "L"
+            assert np.array_equal(np.array(photo), np.array(luma(photo)))
+
+
+def test_without_gradio_the_error_says_what_to_install(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "gradio" else find_spec(name)
+    )
+    with pytest.raises(UserError, match=r"pip install 'pix2pix\[web\]'"):
+        require_gradio()
+
+
+def test_a_port_that_is_taken_and_a_host_that_is_none_are_errors():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            UserError, match=f"--port {port} cannot be used: Address already in use;"
+        ):
+            listen("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"--host no\.such\.host\.invalid"):
+        listen("no.such.host.invalid", 0)
+
+
+def ask(folder, method, path, body=b"", *, length=None, status=200):
+    """The status that comes out of the front door, before an app that answers with 200."""
+    sent, heard = [], []
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    async def send(message):
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        heard.append(await receive())
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"the app's"})
+
+    length = str(len(body)) if length is None else length
+    headers = [(b"content-length", length.encode())] if length else []
+    scope = {"type": "http", "method": method, "path": path, "headers": headers}
+    asyncio.run(FrontDoor(app, folder)(scope, receive, send))
+    assert heard in ([], [{"type": "http.request", "body": body}])  # whole, if at all
+    return sent[0]["status"], sent[1]["body"].decode()
+
+
+def test_files_of_the_page_are_shown_and_no_others(tmp_path):
+    folder = tmp_path / "page"
+    folder.mkdir()
+    (folder / "a.jpg").touch()
+    (tmp_path / "secret").touch()
+    (folder / "link").symlink_to(tmp_path / "secret")
+    assert ask(folder, "GET", f"{FILE}{folder}/a.jpg")[0] == 200
+    for path in (
+        "/etc/passwd",
+        f"{folder}/../secret",
+        f"{folder}/link",
+        f"{tmp_path}/page-2/a.jpg",
+        "https://example.org/a.jpg",
+        "../../../../etc/passwd",
+        "",
+        "\0",
+    ):
+        assert ask(folder, "GET", FILE + path)[0] == 404, path
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("GET", "/assets/index.js", 200),
+        ("GET", f"{API}queue/data", 200),
+        ("GET", f"{API}proxy=https://example.org", 404),
+        ("GET", f"{API}file/etc/passwd", 404),
+        ("GET", "/monitoring", 404),
+        ("GET", f"{API}upload", 404),
+        ("POST", f"{API}run/predict", 405),
+        ("POST", f"{API}call/predict", 405),
+        ("POST", f"{API}process_recording", 405),
+        ("DELETE", "/", 405),
+    ],
+)
+def test_only_what_the_page_needs_is_answered(tmp_path, method, path, status):
+    assert ask(tmp_path, method, path)[0] == status
+
+
+def test_what_is_sent_has_a_limit(tmp_path):
+    for path, limit in SENT.items():
+        body = b"{}"
+        assert ask(tmp_path, "POST", path, body)[0] == 200
+        assert ask(tmp_path, "POST", path, body, length=str(limit))[0] == 200
+        assert ask(tmp_path, "POST", path, body, length=str(limit + 1))[0] == 413
+        assert ask(tmp_path, "POST", path, body, length="")[0] == 411
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("a.jpg", 200), ("../secret", 403), ("/etc/passwd", 403), ("https://example.org/a.jpg", 403)],
+)
+def test_settings_name_files_of_the_page_only(tmp_path, path, status):
+    if path == "a.jpg":
+        path = str(tmp_path / path)
+    told = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "demo", 1.0]}
+    assert ask(tmp_path, "POST", JOIN, json.dumps(told).encode())[0] == status
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 60000])
+def test_settings_that_are_no_json_are_refused(tmp_path, body):
+    assert ask(tmp_path, "POST", JOIN, body)[0] == 400
