@@ -12,7 +12,7 @@ LAUNCH_FLAGS = $(if $(filter-out 1,$(1)),--multi_gpu )--num_processes $(1) --num
 demo: $(VENV)/.installed-demo
 	# sample photographs; some regions and one photograph are kept out of training (val)
 	$(BIN)/python -m data_prep.sample_photos --out out/demo/photos
-	# pairs of gray and colour, as shards; 143 px: crops of 128
+	# pairs of gray and color, as shards; 143 px: crops of 128
 	$(BIN)/python -m data_prep.make_shards --photos out/demo/photos/train \
 		--out out/demo/shards --split train --short_side 143
 	$(BIN)/python -m data_prep.make_shards --photos out/demo/photos/val \
@@ -37,7 +37,7 @@ out/demo/report.json: $(wildcard runs/demo/checkpoints/step_*)
 		--shards out/demo/shards --split val --out out/demo/report.json
 
 out/demo/contact_sheet.png: $(wildcard runs/demo/checkpoints/step_*)
-	# colour what was kept out, and photographs captured in gray
+	# color what was kept out, and photographs captured in gray
 	$(BIN)/python scripts/colorize.py --run_dir runs/demo \
 		--photos out/demo/photos/val --out out/demo/colorized/val
 	$(BIN)/python scripts/colorize.py --run_dir runs/demo \

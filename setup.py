@@ -23,7 +23,7 @@ REQUIRED = [
 ]
 EXTRAS = {
     "demo": [
-        "scikit-image>=0.24",  # carries colour photographs in the public domain
+        "scikit-image>=0.24",  # carries color photographs in the public domain
         "scikit-learn>=1.5",  # carries two more (CC BY)
     ],
     "onnx": [
@@ -80,7 +80,7 @@ PACKAGES = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
 setup(
     name="pix2pix",
     version="0.1.0",
-    description="Teach a network to colour black-and-white photographs, on a laptop or a cluster",
+    description="Teach a network to color black-and-white photographs, on a laptop or a cluster",
     license="MIT",
     python_requires=">=3.11",
     packages=[*PACKAGES, "pix2pix.scripts"],

@@ -1,1 +1,1 @@
-"""Photographs in, gray/colour WebDataset shards out. Never imports torch."""
+"""Photographs in, gray/color WebDataset shards out. Never imports torch."""

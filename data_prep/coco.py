@@ -1,4 +1,4 @@
-"""COCO's annotations: the id and the licence of each photograph, and who wants which licences.
+"""COCO's annotations: the id and the license of each photograph, and who wants which licenses.
 
 Of the JSON only the lists "images" and "licenses" are read, whichever file of COCO it is: captions,
 instances or image_info.
@@ -21,23 +21,23 @@ _CHUNK = 2**20  # characters read at a time
 class Annotations:
     """What a file of annotations says of photographs.
 
-    about: by file name, the fields for KEY.json: "id", and "licence" with its id, name and url as
-    far as they are known. licenses: name by id, both as text.
+    metadata: by file name, the fields for KEY.json: "id", and "licence" with its id, name and url
+    as far as they are known. licenses: name by id, both as text.
     """
 
     path: Path
-    about: Mapping[str, Mapping[str, Any]]
+    metadata: Mapping[str, Mapping[str, Any]]
     licenses: Mapping[str, str]
 
     def choose(self, wanted: Sequence[str]) -> frozenset[str]:
-        """The ids of the licences that `wanted` names or numbers; raises UserError for others."""
+        """The ids of the licenses that `wanted` names or numbers; raises UserError for others."""
         by_name = {name.lower(): number for number, name in self.licenses.items()}
         chosen = {word: by_name.get(word.lower(), word) for word in wanted}
         for word, number in chosen.items():
             if number not in self.licenses:
                 known = "; ".join(f"{number} {name}" for number, name in self.licenses.items())
                 raise UserError(
-                    f"--licenses '{word}': {self.path} has no such licence. It has: {known}"
+                    f"--licenses '{word}': {self.path} has no such license. It has: {known}"
                 )
         return frozenset(chosen.values())
 
@@ -55,14 +55,14 @@ def read_annotations(path: Path) -> Annotations:
         raise UserError(f'--annotations {path} has no list "images", as COCO\'s files have')
     try:
         licenses = {entry["id"]: entry for entry in found.get("licenses", ())}
-        about = _about(path, found["images"], licenses)
+        metadata = _metadata(path, found["images"], licenses)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f'--annotations {path}: an image needs "file_name" and "id", a licence "id", '
+            f'--annotations {path}: an image needs "file_name" and "id", a license "id", '
             f"as COCO's have: {error!r}"
         ) from error
     names = {str(number): str(entry.get("name", "")) for number, entry in licenses.items()}
-    return Annotations(path, about, names)
+    return Annotations(path, metadata, names)
 
 
 def annotate(
@@ -70,7 +70,7 @@ def annotate(
 ) -> list[Photo]:
     """`photos` with what `annotations` say of them.
 
-    chosen: ids of the licences to keep; photographs under others are left out as "license", those
+    chosen: ids of the licenses to keep; photographs under others are left out as "license", those
     without a known one as "license_unknown". A photograph is known by its path, or by the end of
     it: "train2017/1.jpg" is "1.jpg". Raises UserError where none is known, or two may be meant.
     """
@@ -78,20 +78,20 @@ def annotate(
     return [_annotate(photo, entries.get(index, {}), chosen) for index, photo in enumerate(photos)]
 
 
-def digest_about(photos: Sequence[Photo]) -> str:
+def digest_metadata(photos: Sequence[Photo]) -> str:
     """Identity, in hex, of what is known of photographs, in their order."""
-    text = json.dumps([photo.about for photo in photos], sort_keys=True)
+    text = json.dumps([photo.metadata for photo in photos], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
 
 
-def _annotate(photo: Photo, about: Mapping[str, Any], chosen: frozenset[str] | None) -> Photo:
+def _annotate(photo: Photo, metadata: Mapping[str, Any], chosen: frozenset[str] | None) -> Photo:
     reject = photo.reject
     if chosen is not None and reject is None:
-        if "licence" not in about:
+        if "licence" not in metadata:
             reject = "license_unknown"
-        elif str(about["licence"]["id"]) not in chosen:
+        elif str(metadata["licence"]["id"]) not in chosen:
             reject = "license"
-    return replace(photo, about=dict(about), reject=reject)
+    return replace(photo, metadata=dict(metadata), reject=reject)
 
 
 def _entries(photos: Sequence[Photo], annotations: Annotations) -> dict[int, Mapping[str, Any]]:
@@ -99,20 +99,20 @@ def _entries(photos: Sequence[Photo], annotations: Annotations) -> dict[int, Map
     claims: dict[str, str] = {}
     entries = {}
     for index, photo in enumerate(photos):
-        file_name = next((end for end in _ends(photo.name) if end in annotations.about), None)
+        file_name = next((end for end in _ends(photo.name) if end in annotations.metadata), None)
         if file_name is None:
             continue
         other = claims.setdefault(file_name, photo.name)
-        if other != photo.name:  # one of the two would get the other's licence
+        if other != photo.name:  # one of the two would get the other's license
             raise UserError(
                 f"--annotations {annotations.path}: '{file_name}' may be {other} or {photo.name}; "
                 "give --photos the folder of the one that is meant"
             )
-        entries[index] = annotations.about[file_name]
+        entries[index] = annotations.metadata[file_name]
     if not entries:
         raise UserError(
             f"--annotations {annotations.path} knows none of the photographs: it has names such as "
-            f"'{next(iter(annotations.about), '')}', --photos such as '{photos[0].name}'"
+            f"'{next(iter(annotations.metadata), '')}', --photos such as '{photos[0].name}'"
         )
     return entries
 
@@ -124,22 +124,22 @@ def _ends(name: str) -> Iterator[str]:
         name = name.partition("/")[2]
 
 
-def _about(
+def _metadata(
     path: Path, images: Sequence[Mapping[str, Any]], licenses: Mapping[Any, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    licences = {
+    licenses = {
         number: {key: entry[key] for key in ("id", "name", "url") if key in entry}
         for number, entry in licenses.items()
     }
-    about: dict[str, dict[str, Any]] = {}
+    metadata: dict[str, dict[str, Any]] = {}
     for image in images:
         fields = {"id": image["id"]}
         if image.get("license") is not None:
             number = image["license"]
-            fields["licence"] = licences.get(number, {"id": number})
-        if about.setdefault(image["file_name"], fields) != fields:
+            fields["licence"] = licenses.get(number, {"id": number})
+        if metadata.setdefault(image["file_name"], fields) != fields:
             raise UserError(f"--annotations {path} has two images named {image['file_name']}")
-    return about
+    return metadata
 
 
 def _read_lists(file: TextIO, names: Sequence[str]) -> dict[str, list[Any]]:

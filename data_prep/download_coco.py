@@ -39,7 +39,7 @@ _KNOWN_SIZES = {
     "annotations_trainval2017.zip": 252_907_541,
 }
 
-# Which archive lists the photographs of a split, with size and licence. Captions and instances list
+# Which archive lists the photographs of a split, with size and license. Captions and instances list
 # the same ones; the captions are the smaller file.
 _LISTED_IN = {
     "train2017": "annotations_trainval2017.zip",
@@ -62,7 +62,7 @@ class DownloadCocoOptions:
         metavar="NAME,…",
     )
     annotations: bool = option(
-        True, help="also the list of the photographs, with sizes and licences (0.3 GB)"
+        True, help="also the list of the photographs, with sizes and licenses (0.3 GB)"
     )
     mirror: str = option(COCO, help="server to use, with the same zips/ in it", metavar="URL")
 
@@ -86,7 +86,7 @@ class DownloadCocoOptions:
 
 
 def download_coco(options: DownloadCocoOptions, patience: Patience | None = None) -> int:
-    """Download the photographs of COCO 2017, with the list of their sizes and licences.
+    """Download the photographs of COCO 2017, with the list of their sizes and licenses.
 
     Stop it as you like: the same command goes on where it was. Each archive is checked when it is
     complete, and stays an archive: make_shards reads it as it is. Proxies are taken from

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_prep.archives import open_source
 from data_prep.assembly import REJECTED, summarize
-from data_prep.coco import annotate, digest_about, read_annotations
+from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.duplicates import reject_duplicates
 from data_prep.ownership import Part
 from data_prep.photos import Photo, Source, digest_photos
@@ -34,7 +34,7 @@ _ADVICE = {
     "too_small": "a smaller --short_side or --min_short_side keeps small ones",
     "near_gray": "a smaller --min_chroma keeps pale ones",
     "license": "a longer list of --licenses keeps more",
-    "license_unknown": "--annotations does not know their licences",
+    "license_unknown": "--annotations does not know their licenses",
     "duplicate": "they are copies of others, byte for byte",
 }
 
@@ -59,7 +59,7 @@ class MakeShardsOptions:
     )
     val_fraction: float = option(0.0, help="share to cut off as split val", unit="0..1")
     min_chroma: float = option(
-        4.0, help="least mean of max - min of R, G, B, to tell colour from gray", unit="0..255"
+        4.0, help="least mean of max - min of R, G, B, to tell color from gray", unit="0..255"
     )
     min_short_side: int | None = option(
         None,
@@ -68,7 +68,7 @@ class MakeShardsOptions:
     )
     annotations: Path | None = option(
         None,
-        help="COCO's JSON (captions, instances or image_info), for ids and licences",
+        help="COCO's JSON (captions, instances or image_info), for ids and licenses",
         metavar="FILE",
     )
     licenses: tuple[str, ...] | None = option(
@@ -93,13 +93,13 @@ class MakeShardsOptions:
         if self.val_fraction >= 1:
             raise UserError(f"--val_fraction {self.val_fraction:g}: give a share below 1, as 0.05")
         if self.licenses and not self.annotations:
-            raise UserError("--licenses needs --annotations FILE, which says what licence each has")
+            raise UserError("--licenses needs --annotations FILE, which says what license each has")
         if self.part is not None:
             Part.parse(self.part)
 
 
 def make_shards(options: MakeShardsOptions) -> int:
-    """Turn photographs into shards of (gray, colour) pairs to train on.
+    """Turn photographs into shards of (gray, color) pairs to train on.
 
     Stop it as you like: the same command goes on where it was, and ends with the same bytes for
     any number of workers. Another --split goes into the same folder.
@@ -137,17 +137,17 @@ def make_shards(options: MakeShardsOptions) -> int:
 def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], Prep]:
     """The photographs with what is known of them, and what decides the bytes of their shards."""
     photos = source.list_photos()
-    about = licenses = None
+    metadata = licenses = None
     if options.annotations:
         annotations = read_annotations(options.annotations)
         chosen = annotations.choose(options.licenses) if options.licenses else None
         photos = annotate(photos, annotations, chosen)
-        about = digest_about(photos)
-        unknown = sum(not photo.about for photo in photos)
+        metadata = digest_metadata(photos)
+        unknown = sum(not photo.metadata for photo in photos)
         if unknown and not chosen:
             print(
                 f"{unknown:,} of {len(photos):,} photographs are not in {options.annotations}: "
-                "their licence stays unknown",
+                "their license stays unknown",
                 file=sys.stderr,
             )
         licenses = ",".join(sorted(chosen)) if chosen else None
@@ -160,7 +160,7 @@ def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], Prep
         short_side=options.short_side,
         min_short_side=options.min_short_side or min(_SMALLEST_PHOTO, options.short_side),
         min_chroma=options.min_chroma,
-        annotations=about,
+        annotations=metadata,
         licenses=licenses,
     )
     return photos, prep

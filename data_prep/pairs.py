@@ -1,4 +1,4 @@
-"""Photograph → pair of gray and colour JPEGs, or the reason why it is left out."""
+"""Photograph → pair of gray and color JPEGs, or the reason why it is left out."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,7 +19,7 @@ class PairSettings:
     """What makes a pair of a photograph.
 
     short_side: of the pictures, pixels. min_short_side: of the photograph, pixels; between the two
-    it is enlarged. min_chroma: the least `chroma_spread` that counts as colour, 0 to 255.
+    it is enlarged. min_chroma: the least `chroma_spread` that counts as color, 0 to 255.
     """
 
     short_side: int
@@ -45,7 +45,7 @@ class Pair:
 def make_pair(data: bytes, settings: PairSettings) -> Pair:
     """The pair for the photograph whose file is `data`.
 
-    The gray is the luma of the *resized* colour picture, so the two agree to the pixel: it is what
+    The gray is the luma of the *resized* color picture, so the two agree to the pixel: it is what
     a person's gray photograph of that size would be. Raises PhotoError, with the reason why not:
     those of `open_reduced`, too_small, near_gray.
     """

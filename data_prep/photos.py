@@ -45,14 +45,14 @@ class Photo:
     name: its path within the source, POSIX; bytes that are no UTF-8 stand in it as Python has them
     in paths (surrogate escapes). size: of the file, in bytes. place: where its source finds it, for
     nobody else to read. reject: why it is left out, where that is known without opening it.
-    about: what is known of it beyond the file, for KEY.json.
+    metadata: what is known of it beyond the file, for KEY.json.
     """
 
     name: str
     size: int
     place: tuple[int, ...] = ()
     reject: str | None = None
-    about: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -217,7 +217,7 @@ COLOR_PHOTOS = (
         "skimage",
         "data/motorcycle_left.png",
         "Middlebury 2014 stereo benchmark, vision.middlebury.edu/stereo/data/scenes2014: "
-        "D. Scharstein et al., GCPR 2014; no licence named",
+        "D. Scharstein et al., GCPR 2014; no license named",
     ),
     PackagedPhoto(
         "rocket",
@@ -227,7 +227,7 @@ COLOR_PHOTOS = (
     ),
 )
 
-# Captured in gray. Left out: brick, grass and gravel, which were colour once.
+# Captured in gray. Left out: brick, grass and gravel, which were color once.
 GRAY_PHOTOS = (
     PackagedPhoto("camera", "skimage", "data/camera.png", "CC0, by Lav Varshney"),
     PackagedPhoto(
@@ -236,5 +236,5 @@ GRAY_PHOTOS = (
         "data/coins.png",
         "no known copyright restrictions, Brooklyn Museum Collection",
     ),
-    PackagedPhoto("moon", "skimage", "data/moon.png", "no source or licence named"),
+    PackagedPhoto("moon", "skimage", "data/moon.png", "no source or license named"),
 )

@@ -37,7 +37,7 @@ MOST_MEASURED = 4000  # samples: a few seconds, and shares that are right to a p
 WIDTH, MARGIN = 1600, 36  # of the sheet, pixels
 COLUMNS, GUTTER = 3, 28  # pairs in a row, and what is between them
 PAIR_WIDTH = (WIDTH - 2 * MARGIN + GUTTER) // COLUMNS - GUTTER
-GAP = 4  # between gray and colour
+GAP = 4  # between gray and color
 PICTURE_WIDTH = (PAIR_WIDTH - GAP) // 2
 PICTURE_HEIGHT = PICTURE_WIDTH * 3 // 4
 CAPTION = 14  # height of letters
@@ -66,7 +66,7 @@ class PreviewOptions:
 
 
 def preview(options: PreviewOptions) -> int:
-    """Draw samples of a split, and how its colour and sizes are spread, as one picture.
+    """Draw samples of a split, and how its color and sizes are spread, as one picture.
 
     Samples are chosen from all shards by --seed; up to 4,000 of them are measured.
     """
@@ -87,7 +87,7 @@ def preview(options: PreviewOptions) -> int:
 def draw_sheet(
     split: Split, samples: Sequence[Measured], pairs: Sequence[Measured], seed: int
 ) -> Image.Image:
-    """The sheet: charts of `samples`, then `pairs`, gray beside colour; mode "RGB"."""
+    """The sheet: charts of `samples`, then `pairs`, gray beside color; mode "RGB"."""
     height = PAIRS_TOP + -(-len(pairs) // COLUMNS) * PITCH + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), "white")
     draw = ImageDraw.Draw(sheet)
@@ -131,7 +131,7 @@ def _draw_charts(draw: ImageDraw.ImageDraw, split: Split, samples: Sequence[Meas
     draw_histogram(
         draw,
         boxes[0],
-        f"Colour of {len(samples):,} samples: median {median(chromas):.0f}",
+        f"Color of {len(samples):,} samples: median {median(chromas):.0f}",
         "chroma spread, 0 to 255",
         histogram(chromas, lowest=0),
         [Mark(min_chroma, f"min_chroma {min_chroma:g}")],

@@ -2,7 +2,7 @@
 
     python -m data_prep.sample_photos --out DIR
 
-DIR/train: parts of colour photographs, at several scales. DIR/val: the part of each that is kept
+DIR/train: parts of color photographs, at several scales. DIR/val: the part of each that is kept
 out of training, and one whole photograph. DIR/gray: photographs that were captured in gray.
 """
 

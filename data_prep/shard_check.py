@@ -100,8 +100,8 @@ def _problems(file: int, members: Sequence[Member], task: CheckTask) -> Iterator
     elif not task.quick:
         data = {kind: os.pread(file, size, offset) for kind, offset, size in members}
         try:
-            about = json.loads(data["json"])
-            size = (int(about["width"]), int(about["height"]))
+            metadata = json.loads(data["json"])
+            size = (int(metadata["width"]), int(metadata["height"]))
         except (ValueError, KeyError, TypeError):
             yield "json does not tell width and height"
             return

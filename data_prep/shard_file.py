@@ -181,19 +181,19 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
 def _sample(index: int, photo: Photo, pair: Pair) -> Iterator[bytes]:
     """A sample's tar members, in pieces. KEY is unique in all splits of a list of photographs."""
     key = f"{index:09d}"
-    about = {
+    metadata = {
         "source": photo.name,
         "id": os.path.splitext(photo.name)[0],
         "width": pair.width,
         "height": pair.height,
         "photo_width": pair.photo_width,
         "photo_height": pair.photo_height,
-        **photo.about,
+        **photo.metadata,
     }
     for name, data in (
         (GRAY, pair.gray_jpeg),
         (COLOR, pair.color_jpeg),
-        ("json", json.dumps(about).encode()),
+        ("json", json.dumps(metadata).encode()),
     ):
         yield _header(f"{key}.{name}", len(data))
         yield data

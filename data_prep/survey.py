@@ -29,7 +29,7 @@ class Sample:
     key: str
     gray: Place
     color: Place
-    about: Place
+    metadata: Place
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class Measured:
     """What is known of a sample.
 
     source: name of the photograph. photo_width, photo_height: its size before it was resized,
-    pixels. chroma: `chroma_spread` of the colour picture, 0 to 255.
+    pixels. chroma: `chroma_spread` of the color picture, 0 to 255.
     """
 
     sample: Sample
@@ -78,7 +78,7 @@ def locate(root: Path, split: Split, chosen: Sequence[tuple[int, int]]) -> list[
     for shard, index in chosen:
         table = tables[shard]
         places = (
-            (int(p[index][0]), int(p[index][1])) for p in (table.gray, table.color, table.about)
+            (int(p[index][0]), int(p[index][1])) for p in (table.gray, table.color, table.metadata)
         )
         samples.append(Sample(root / split.shards[shard].name, table.keys[index], *places))
     return samples
@@ -109,9 +109,9 @@ def read_picture(sample: Sample, place: Place) -> Image.Image:
 
 def _measure(sample: Sample) -> Measured:
     try:
-        about = json.loads(_read(sample.shard, sample.about))
-        size = int(about["photo_width"]), int(about["photo_height"])
-        source = os.fsencode(about["source"]).decode(errors="replace")  # names need not be UTF-8
+        metadata = json.loads(_read(sample.shard, sample.metadata))
+        size = int(metadata["photo_width"]), int(metadata["photo_height"])
+        source = os.fsencode(metadata["source"]).decode(errors="replace")  # names need not be UTF-8
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(sample, error) from error
     chroma = chroma_spread(read_picture(sample, sample.color))

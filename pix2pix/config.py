@@ -77,13 +77,13 @@ class TrainConfig:
     color_space: Literal["lab", "rgb"] = option(
         "lab", help="lab paints chroma, rgb everything", group="networks"
     )
-    norm: Literal["batch", "instance", "sync_batch"] = option("batch", help="normalisation layers")
+    norm: Literal["batch", "instance", "sync_batch"] = option("batch", help="normalization layers")
     dropout: bool = option(True, help="dropout in the generator")
     generator_width: int = option(64, help="channels of its outermost level", unit="channels")
     discriminator_width: int = option(64, help="channels of its first layer", unit="channels")
 
     total_steps: int | None = option(
-        None, help="length of the run", unit="steps", group="optimisation"
+        None, help="length of the run", unit="steps", group="optimization"
     )
     epochs: int | None = option(
         None, help=f"the same; {DEFAULT_EPOCHS} if neither is given", unit="epochs"
@@ -103,7 +103,7 @@ class TrainConfig:
         None, help="none: bf16 where the device has it, else fp16 on a GPU, no on a CPU"
     )
     grad_accumulation_steps: int = option(
-        1, help="of a rank's batch, one after another", unit="slices"
+        1, help="of a rank's batch, one after another", unit="micro-batches"
     )
     compile: bool = option(False, help="slow start, then faster steps")
 
@@ -148,21 +148,21 @@ class TrainConfig:
             )
 
     def batch_per_rank(self, world_size: int) -> int:
-        """Samples of one accumulation slice on one rank.
+        """Samples of one micro-batch on one rank.
 
         Raises:
             UserError: the global batch does not divide evenly.
         """
-        slices = world_size * self.grad_accumulation_steps
-        batch, rest = divmod(self.global_batch, slices)
+        divisor = world_size * self.grad_accumulation_steps
+        batch, rest = divmod(self.global_batch, divisor)
         if not rest:
             return batch
-        parts = "1 rank" if world_size == 1 else f"{world_size} ranks"
+        ranks = "1 rank" if world_size == 1 else f"{world_size} ranks"
         if self.grad_accumulation_steps > 1:
-            parts += f" × {self.grad_accumulation_steps} accumulation slices"
-        near = [multiple * slices for multiple in (batch, batch + 1) if multiple]
+            ranks += f" × {self.grad_accumulation_steps} micro-batches"
+        near = [multiple * divisor for multiple in (batch, batch + 1) if multiple]
         raise UserError(
-            f"global_batch {self.global_batch} does not divide by {parts}; "
+            f"global_batch {self.global_batch} does not divide by {ranks}; "
             f"use {enumerate_words(near, 'or')}"
         )
 

@@ -1,4 +1,4 @@
-"""Colour photographs with a trained run: a file, a folder with its sub-folders, or a glob.
+"""Color photographs with a trained run: a file, a folder with its sub-folders, or a glob.
 
 python scripts/colorize.py --run_dir runs/first --photos "old photographs" --out colored
 """
@@ -17,14 +17,14 @@ MAX_SATURATION = 4
 
 @dataclass(frozen=True)
 class ColorizeOptions:
-    """What to colour, with which model."""
+    """What to color, with which model."""
 
     run_dir: Path = option(help="a run, an exported folder, or owner/name on the hub")
     photos: Path = option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
-    out: Path = option(help="folder for the coloured photographs", metavar="DIR")
-    compare: bool = option(False, help="save NAME.compare.EXT too: gray and coloured side by side")
+    out: Path = option(help="folder for the colored photographs", metavar="DIR")
+    compare: bool = option(False, help="save NAME.compare.EXT too: gray and colored side by side")
     saturation: float = option(
-        1.0, help="factor on the colours, 0 (gray) to 4; 1: as the network says"
+        1.0, help="factor on the colors, 0 (gray) to 4; 1: as the network says"
     )
     restore_contrast: bool = option(
         False, help="give faded prints their black and white back, in the result too"
@@ -34,14 +34,14 @@ class ColorizeOptions:
         if not 0 <= self.saturation <= MAX_SATURATION:
             raise UserError(
                 f"--saturation {self.saturation:g}: give a number from 0 (gray) to "
-                f"{MAX_SATURATION}; 1 leaves the colours as the network says"
+                f"{MAX_SATURATION}; 1 leaves the colors as the network says"
             )
 
 
 def colorize(options: ColorizeOptions) -> int:
-    """Colours photographs of any size with a trained run; their names and sub-folders are kept.
+    """Colors photographs of any size with a trained run; their names and sub-folders are kept.
 
-    Exits with status 1 if some could not be coloured; those are named, the others are done.
+    Exits with status 1 if some could not be colored; those are named, the others are done.
     """
     from pix2pix.colorizing.colorizer import Colorizer  # heavy: only when the work starts
 

@@ -1,4 +1,4 @@
-"""Draw photographs beside their coloured versions, on one sheet: gray | colorized | truth.
+"""Draw photographs beside their colored versions, on one sheet: gray | colorized | truth.
 
 python scripts/contact_sheet.py --photos photos --colorized colored --out sheet.png
 """

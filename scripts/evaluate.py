@@ -9,9 +9,9 @@ from pix2pix.evaluation.report import EvaluateOptions, make_report
 
 
 def evaluate(options: EvaluateOptions) -> int:
-    """Measures a trained run on a split: the fidelity of its colours and how colourful it is.
+    """Measures a trained run on a split: the fidelity of its colors and how colorful it is.
 
-    Beside it stand gray photographs, one colour for all, and the most that a network could do.
+    Beside it stand gray photographs, one color for all, and the most that a network could do.
     Interrupted, the same command goes on. docs/evaluation.md defines every figure.
     """
     if options.num_workers != 0:

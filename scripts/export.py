@@ -1,4 +1,4 @@
-"""Export a trained run: a folder that colours without it, and that the hub takes.
+"""Export a trained run: a folder that colors without it, and that the hub takes.
 
 python scripts/export.py --run_dir runs/first --out out/model
 """
@@ -17,7 +17,7 @@ class ExportOptions:
     run_dir: Path = option(help="run directory of a training", metavar="DIR")
     out: Path = option(help="folder to make", metavar="DIR")
     license: str | None = option(
-        None, help="licence of the model, as the hub names it: mit, cc-by-4.0, …", metavar="NAME"
+        None, help="license of the model, as the hub names it: mit, cc-by-4.0, …", metavar="NAME"
     )
     onnx: bool = option(False, help="model.onnx, too, for other runtimes; checked against torch")
 

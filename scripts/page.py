@@ -31,7 +31,7 @@ class PageOptions:
 
 
 def page(options: PageOptions) -> None:
-    """Serves a web page that colours photographs, until Ctrl-C.
+    """Serves a web page that colors photographs, until Ctrl-C.
 
     Needs pip install 'pix2pix[web]'. The page asks nobody for a password.
     """

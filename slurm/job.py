@@ -15,7 +15,7 @@ from pix2pix.run.run_directory import RunDirectory
 from pix2pix.system.signals import StopRequest
 from slurm.process_group import Member, join
 from slurm.records import Records
-from slurm.requeue import STOPPED, Verdict, requeue, verdict_on
+from slurm.requeue import STOPPED, RequeueDecision, decide_on_job, requeue
 from slurm.scheduler import SchedulerError
 from slurm.snapshot import check_snapshot
 
@@ -119,14 +119,14 @@ def conclude(
     if not member.is_slurm or member.job_id is None:
         return STOPPED
     try:
-        verdict = verdict_on(member.job_id, step, first_step, asked_to_stop)
+        verdict = decide_on_job(member.job_id, step, first_step, asked_to_stop)
         if verdict.requeue:
             print(f"requeueing job {member.job_id} at step {step}: {verdict.reason}", flush=True)
             records.add("requeued", job=member.job_id, restarts=member.restarts, step=step)
             requeue(member.job_id)
             return 0
     except SchedulerError as error:
-        verdict = Verdict(False, f"SLURM refuses: {error}; submit it again to go on")
+        verdict = RequeueDecision(False, f"SLURM refuses: {error}; submit it again to go on")
     print(f"not requeued: {verdict.reason}", flush=True)
     records.add("not requeued", job=member.job_id, step=step, reason=verdict.reason)
     sys.exit(STOPPED)

@@ -110,11 +110,11 @@ def join(member: Member, folder: Path, timeout_minutes: float) -> "Distributed":
     folder: seen by all nodes. timeout_minutes: of a collective. Raises UserError where rank 0 does
     not show up.
     """
-    meeting = folder / f".rendezvous_{member.attempt}.json"
+    rendezvous_file = folder / f".rendezvous_{member.attempt}.json"
     if member.world_size > 1:
         _export(member)
-        store = _open_store(meeting, member.num_nodes) if member.rank == 0 else None
-        place = _read_place(meeting)
+        store = _open_store(rendezvous_file, member.num_nodes) if member.rank == 0 else None
+        place = _read_place(rendezvous_file)
         os.environ.update(MASTER_ADDR=place["address"], MASTER_PORT=str(place["port"]))
         if member.num_nodes > 1:
             # gloo would take the address that the own host name resolves to: often 127.0.1.1.
@@ -129,7 +129,7 @@ def join(member: Member, folder: Path, timeout_minutes: float) -> "Distributed":
     if member.world_size > 1:
         distributed.barrier()
         if member.rank == 0:
-            meeting.unlink()
+            rendezvous_file.unlink()
             _keep.append(store)
     return distributed
 
@@ -146,7 +146,7 @@ def _export(member: Member) -> None:
     )
 
 
-def _open_store(meeting: Path, num_nodes: int) -> object:
+def _open_store(rendezvous_file: Path, num_nodes: int) -> object:
     """Serve the store on a port that the system chose, and say where.
 
     multi_tenant: init_process_group opens the same store again, in this process, and is given
@@ -163,21 +163,21 @@ def _open_store(meeting: Path, num_nodes: int) -> object:
         multi_tenant=True,
         timeout=timedelta(minutes=JOIN_MINUTES),
     )
-    publish_json(meeting, {"address": address, "port": store.port})
+    publish_json(rendezvous_file, {"address": address, "port": store.port})
     return store
 
 
-def _read_place(meeting: Path) -> dict[str, str]:
+def _read_place(rendezvous_file: Path) -> dict[str, str]:
     deadline = time.monotonic() + 60 * JOIN_MINUTES
     while time.monotonic() < deadline:
         # Listing a folder makes a network file system look again; asking for a name may not.
-        if meeting.name in os.listdir(meeting.parent):
-            content: dict[str, str] = json.loads(meeting.read_text())
+        if rendezvous_file.name in os.listdir(rendezvous_file.parent):
+            content: dict[str, str] = json.loads(rendezvous_file.read_text())
             return content
         time.sleep(0.2)
     raise UserError(
-        f"rank 0 has not shown up in {JOIN_MINUTES} minutes; is {meeting.parent} on a file system "
-        "that all nodes share?"
+        f"rank 0 has not shown up in {JOIN_MINUTES} minutes; is {rendezvous_file.parent} on a "
+        "file system that all nodes share?"
     )
 
 

@@ -25,30 +25,32 @@ _PATIENCE_SECONDS = 90  # for a controller that restarts
 _PROBE_SECONDS = 60
 
 
-class Verdict(NamedTuple):
+class RequeueDecision(NamedTuple):
     """Whether to requeue, and why; a line for people."""
 
     requeue: bool
     reason: str
 
 
-def decide(*, step: int, first_step: int, asked_to_stop: bool, state: str, reason: str) -> Verdict:
+def decide(
+    *, step: int, first_step: int, asked_to_stop: bool, state: str, reason: str
+) -> RequeueDecision:
     """The verdict on a training that was stopped, and has saved, before its end.
 
     step, first_step: where it is, and where this start began. asked_to_stop: a signal came, not
     the user's own time_limit_minutes. state, reason: of the job, as SLURM tells them now.
     """
     if not asked_to_stop:
-        return Verdict(False, "its --time_limit_minutes are over; submit it again to go on")
+        return RequeueDecision(False, "its --time_limit_minutes are over; submit it again to go on")
     timed_out = state in ("TIMEOUT", "COMPLETING") and reason == "TimeLimit"
     if state not in ("RUNNING", "SUSPENDED") and not timed_out:
-        return Verdict(False, f"it is cancelled, or SLURM ends it itself ({state.lower()})")
+        return RequeueDecision(False, f"it is cancelled, or SLURM ends it itself ({state.lower()})")
     if step <= first_step:
-        return Verdict(False, "no step since its last start: it would circle for ever")
-    return Verdict(True, f"{step - first_step} steps since its last start")
+        return RequeueDecision(False, "no step since its last start: it would circle for ever")
+    return RequeueDecision(True, f"{step - first_step} steps since its last start")
 
 
-def verdict_on(job_id: str, step: int, first_step: int, asked_to_stop: bool) -> Verdict:
+def decide_on_job(job_id: str, step: int, first_step: int, asked_to_stop: bool) -> RequeueDecision:
     """The same, with the job's state as SLURM tells it."""
     state, reason = _patiently(lambda: job_state(job_id))
     return decide(

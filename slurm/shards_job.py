@@ -13,7 +13,7 @@ from data_prep.merge_shards import MergeShardsOptions, merge_shards
 from slurm.job import telling_errors
 from slurm.process_group import Member
 from slurm.records import Records
-from slurm.requeue import STOPPED, requeue, verdict_on
+from slurm.requeue import STOPPED, decide_on_job, requeue
 from slurm.snapshot import check_snapshot
 
 
@@ -40,7 +40,7 @@ class PartJob:
             except KeyboardInterrupt:
                 if not member.is_slurm or member.job_id is None:
                     raise
-            verdict = verdict_on(member.job_id, self._num_shards(), before, asked_to_stop=True)
+            verdict = decide_on_job(member.job_id, self._num_shards(), before, asked_to_stop=True)
             print(f"{'' if verdict.requeue else 'not '}requeued: {verdict.reason}", flush=True)
             if verdict.requeue:
                 requeue(member.job_id)

@@ -1,4 +1,4 @@
-"""Small synthetic photographs for tests: smooth, colourful, each another one."""
+"""Small synthetic photographs for tests: smooth, colorful, each another one."""
 
 import io
 from pathlib import Path
@@ -31,7 +31,7 @@ def encoded(picture: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 def write_folder(folder: Path, count: int, width: int = 80, height: int = 64) -> Path:
-    """`count` colourful JPEGs in `folder` and one below it."""
+    """`count` colorful JPEGs in `folder` and one below it."""
     for number in range(count):
         path = folder / ("sub" if number % 3 == 0 else "") / f"photo {number:03d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

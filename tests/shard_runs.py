@@ -17,7 +17,7 @@ NUM_PHOTOS = NUM_COLOR + 4
 
 
 def write_photos(folder: Path) -> Path:
-    """23 colour photographs, and four that are rejected, each for another reason."""
+    """23 color photographs, and four that are rejected, each for another reason."""
     write_folder(folder, NUM_COLOR)
     (folder / "gray.png").write_bytes(encoded(grayish(), "PNG"))
     (folder / "small.png").write_bytes(encoded(colorful(80, 20), "PNG"))

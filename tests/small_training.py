@@ -41,11 +41,11 @@ def fit(config: TrainConfig, stop_after: int | None = None) -> dict[str, Any]:
     first_step, keys = trainer.state.step, []
     step = trainer.step
 
-    def watched(slices: Any) -> Any:
-        keys.append([key for batch in slices for key in batch.keys])
+    def watched(micro_batches: Any) -> Any:
+        keys.append([key for batch in micro_batches for key in batch.keys])
         if stop_after is not None and trainer.state.step + 1 == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(slices)
+        return step(micro_batches)
 
     trainer.step = watched  # type: ignore[assignment]
     outcome = trainer.fit()

@@ -72,8 +72,8 @@ def test_the_package_names_what_it_does_not_have():
     import pix2pix
 
     assert {"Colorizer", "open_photo"} <= set(dir(pix2pix))
-    with pytest.raises(AttributeError, match="no attribute 'Colouriser'"):
-        _ = pix2pix.Colouriser
+    with pytest.raises(AttributeError, match="no attribute 'Coloriser'"):
+        _ = pix2pix.Coloriser
 
 
 def test_maths_does_not_mention_torch_distributed():

@@ -91,16 +91,16 @@ def test_bounds_themselves_are_allowed():
 
 
 @pytest.mark.parametrize(
-    ("batch", "ranks", "slices", "expected"),
+    ("batch", "ranks", "micro_batches", "expected"),
     [(16, 1, 1, 16), (16, 4, 1, 4), (16, 2, 4, 2), (64, 8, 1, 8), (8, 8, 1, 1)],
 )
-def test_global_batch_divides_over_ranks_and_slices(batch, ranks, slices, expected):
-    training = config(global_batch=batch, grad_accumulation_steps=slices)
+def test_global_batch_divides_over_ranks_and_micro_batches(batch, ranks, micro_batches, expected):
+    training = config(global_batch=batch, grad_accumulation_steps=micro_batches)
     assert training.batch_per_rank(ranks) == expected
 
 
 @pytest.mark.parametrize(
-    ("batch", "ranks", "slices", "words"),
+    ("batch", "ranks", "micro_batches", "words"),
     [
         (60, 8, 1, "global_batch 60 does not divide by 8 ranks; use 56 or 64"),
         (4, 8, 1, "global_batch 4 does not divide by 8 ranks; use 8"),
@@ -108,14 +108,16 @@ def test_global_batch_divides_over_ranks_and_slices(batch, ranks, slices, expect
             60,
             4,
             2,
-            "global_batch 60 does not divide by 4 ranks × 2 accumulation slices; use 56 or 64",
+            "global_batch 60 does not divide by 4 ranks × 2 micro-batches; use 56 or 64",
         ),
-        (5, 1, 2, "does not divide by 1 rank × 2 accumulation slices; use 4 or 6"),
+        (5, 1, 2, "does not divide by 1 rank × 2 micro-batches; use 4 or 6"),
     ],
 )
-def test_indivisible_global_batch_suggests_the_nearest_that_divide(batch, ranks, slices, words):
+def test_indivisible_global_batch_suggests_the_nearest_that_divide(
+    batch, ranks, micro_batches, words
+):
     with pytest.raises(UserError) as caught:
-        config(global_batch=batch, grad_accumulation_steps=slices).batch_per_rank(ranks)
+        config(global_batch=batch, grad_accumulation_steps=micro_batches).batch_per_rank(ranks)
     assert words in str(caught.value)
 
 
@@ -248,4 +250,4 @@ def test_other_names_of_a_flag_lead_to_it(name, suggested):
 def test_help_fits_80_columns_and_gives_a_long_flag_its_own_line():
     text = help_text(TrainConfig, program="python scripts/train.py")
     assert max(map(len, text.splitlines())) <= 80
-    assert f"\n  --norm batch|instance|sync_batch\n{' ' * 32}normalisation layers" in text
+    assert f"\n  --norm batch|instance|sync_batch\n{' ' * 32}normalization layers" in text

@@ -53,7 +53,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(built):
     assert any(name.endswith("LICENSE") for name in names)
 
 
-def test_the_sdist_holds_every_module_readme_and_licence(built):
+def test_the_sdist_holds_every_module_readme_and_license(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}

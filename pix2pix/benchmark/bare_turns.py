@@ -100,12 +100,12 @@ class Turns:
         self.first_step_at = self.first_step_seconds = 0.0
         self._opened = (0.0, 0.0)
 
-    def __call__(self, slices: Sequence[Batch]) -> StepMetrics:
+    def __call__(self, micro_batches: Sequence[Batch]) -> StepMetrics:
         """One step of the training, after whatever is due before it."""
         if self.calls:
             self._change_sides()
         started = time.perf_counter()
-        metrics = self.step(slices)
+        metrics = self.step(micro_batches)
         if self.calls == 0:
             wait_for(self.trainer.distributed.device)
             self.first_step_at, self.first_step_seconds = started, time.perf_counter() - started

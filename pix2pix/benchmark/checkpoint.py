@@ -105,7 +105,7 @@ def _measure_saves(
         distributed.barrier()
         begun = time.perf_counter()
         work()
-        return max(distributed.everyones(time.perf_counter() - begun))
+        return max(distributed.all_gather_object(time.perf_counter() - begun))
 
     def plain_copy() -> None:
         for _, leaf in leaves(state.state_dict()):
@@ -124,7 +124,7 @@ def _measure_saves(
             stall = seconds(lambda: checkpointer.save(state, 0))
             durable = stall + seconds(checkpointer.wait)
             yield copy, seconds(synchronous), stall, durable
-            distributed.on_main(lambda: shutil.rmtree(plain))
+            distributed.run_on_main(lambda: shutil.rmtree(plain))
 
     figures = _save_figures(list(rounds()), _share_sizes(folder / "saves"))
     if distributed.is_main:
@@ -212,7 +212,7 @@ def _config(options: CheckpointOptions, folder: Path) -> TrainConfig:
 
 
 def _write_shards(folder: Path, num_photos: int) -> None:
-    """A few coloured clouds: what is on the photographs costs nothing here."""
+    """A few colored clouds: what is on the photographs costs nothing here."""
     photos = folder / "photos"
     photos.mkdir()
     random = np.random.default_rng(0)

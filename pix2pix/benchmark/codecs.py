@@ -27,7 +27,7 @@ def codec_rate(
 ) -> float:
     """Pairs per second of `num_processes` together, from call to return; one works right here.
 
-    photos: upright JPEGs in colour. Each process holds them all in memory.
+    photos: upright JPEGs in color. Each process holds them all in memory.
     """
     started = time.perf_counter()
     share = math.ceil(num_pairs / num_processes)
@@ -51,7 +51,7 @@ def encode_pairs(source: Source, photos: Sequence[Photo], short_side: int, num_p
 
 
 def encode_pair(file: bytes, short_side: int) -> tuple[bytes, bytes]:
-    """(gray, colour) JPEGs of an upright colour JPEG: a pair's codecs without anything else."""
+    """(gray, color) JPEGs of an upright color JPEG: a pair's codecs without anything else."""
     photo = Image.open(BytesIO(file))
     size = picture_size(photo.width, photo.height, short_side)
     photo.draft(None, (HEADROOM * short_side, HEADROOM * short_side))

@@ -59,7 +59,9 @@ def _configure(options: EndToEndOptions, folder: Path, device: torch.device) -> 
         num_workers=options.num_workers,
     )
     if config.grad_accumulation_steps > 1:
-        raise UserError("end_to_end measures steps of one slice; no --grad_accumulation_steps")
+        raise UserError(
+            "end_to_end measures steps of one micro-batch; no --grad_accumulation_steps"
+        )
     return replace(config, epochs=None, total_steps=10**9)  # as long as it takes, said below
 
 
@@ -115,7 +117,7 @@ def rates(batch_size: int, turns: Turns, alone: Timing) -> Figures:
     """Photographs per second of the training's loop and of the bare step.
 
     `efficiency` is the median over the rounds of one rate over the other: the two turns of a round
-    are neighbours in time, so a machine that is slower for a while slows down both.
+    are neighbors in time, so a machine that is slower for a while slows down both.
     """
     fit = Timing(tuple(turns.turns))
     rounds = zip(alone.seconds, fit.seconds, strict=True)

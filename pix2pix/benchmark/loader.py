@@ -24,7 +24,7 @@ from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
 from pix2pix.config import TrainConfig
-from pix2pix.data.batches import TrainSlices, crop_size
+from pix2pix.data.batches import TrainMicroBatches, crop_size
 from pix2pix.data.reader import ShardReader
 from pix2pix.data.shards import ShardIndex, index_shard, open_split
 from pix2pix.data.stream import AHEAD, BatchStream
@@ -76,7 +76,7 @@ def _prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> None:
 
 
 def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
-    """Each colour picture as a file of its own; gray and colour JPEGs of some, in memory."""
+    """Each color picture as a file of its own; gray and color JPEGs of some, in memory."""
     pictures.mkdir()
     pairs: list[tuple[bytes, bytes]] = []
     for shard in reader.split.shards:
@@ -93,9 +93,9 @@ def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
 
 def _ours(reader: ShardReader, options: LoaderOptions, workers: int) -> float:
     config = TrainConfig(shards=Path(), run_dir=Path(), global_batch=options.batch_size)
-    slices = TrainSlices(reader, config, rank=0, world_size=1)
+    micro_batches = TrainMicroBatches(reader, config, rank=0, world_size=1)
     device = torch.device("cpu")
-    with BatchStream(slices, range(options.num_batches), device, workers) as stream:
+    with BatchStream(micro_batches, range(options.num_batches), device, workers) as stream:
         return _seconds_per_sample(iter(stream), options)
 
 

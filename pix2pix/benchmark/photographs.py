@@ -9,7 +9,7 @@ _SIZES = ((640, 480), (640, 427), (480, 640))  # pixels; more than half of COCO'
 
 
 def write_photographs(folder: Path, count: int) -> None:
-    """Write `count` colour JPEGs of about 150 KB each, as COCO has them, into `folder`."""
+    """Write `count` color JPEGs of about 150 KB each, as COCO has them, into `folder`."""
     folder.mkdir()
     for number in range(count):
         photo = _clouds(np.random.default_rng(number), *_SIZES[number % len(_SIZES)])

@@ -161,12 +161,12 @@ def _take_turns(
 
 
 def _usable(source: FolderSource) -> list[Photo]:
-    """JPEGs in colour that make a pair, from all over the source."""
+    """JPEGs in color that make a pair, from all over the source."""
     photos = source.list_photos()
     chosen = photos[:: math.ceil(len(photos) / _MOST_PHOTOS)]
     usable = [photo for photo in chosen if _makes_a_pair(source.read(photo))]
     if not usable:
-        raise UserError(f"--photos {source.root}: no colour JPEG there that makes a pair")
+        raise UserError(f"--photos {source.root}: no color JPEG there that makes a pair")
     return usable
 
 

@@ -10,7 +10,7 @@ from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.cli.command_line import parse
 from pix2pix.config import TrainConfig
-from pix2pix.data.batches import Batch, TrainSlices
+from pix2pix.data.batches import Batch, TrainMicroBatches
 from pix2pix.data.preflight import CROP_OF_SHORT_SIDE
 from pix2pix.training.trainer import Trainer
 
@@ -48,8 +48,8 @@ def prepare_shards(photos: Path | None, folder: Path, image_size: int) -> Path:
 def first_batch(trainer: Trainer) -> Batch:
     """What this rank's first step sees, on the device."""
     ranks = trainer.distributed
-    slices = TrainSlices(trainer.train, trainer.config, ranks.rank, ranks.world_size)
-    return slices[0].to(ranks.device)
+    micro_batches = TrainMicroBatches(trainer.train, trainer.config, ranks.rank, ranks.world_size)
+    return micro_batches[0].to(ranks.device)
 
 
 @contextlib.contextmanager

@@ -208,7 +208,7 @@ def enumerate_words(words: Iterable[object], joint: str) -> str:
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`; did you mean --seed?`, or nothing where no known name comes near.
 
-    A misspelt name has one near neighbour. Another program's name for the thing (`batch_size`) has
+    A misspelt name has one near neighbor. Another program's name for the thing (`batch_size`) has
     none, but often shares a word with ours: then up to two of those.
     """
     words = set(name.split("_"))

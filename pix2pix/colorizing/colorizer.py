@@ -1,4 +1,4 @@
-"""A trained generator as a thing that colours photographs of any size."""
+"""A trained generator as a thing that colors photographs of any size."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from pix2pix.model.color import ColorSpace, fit_gamut, lab_to_rgb, lightness
 from pix2pix.photos.photo import luma
 from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 
-# Colours are computed in float32, a strip of rows at a time: some 200 MB of working memory, however
+# Colors are computed in float32, a strip of rows at a time: some 200 MB of working memory, however
 # large the photograph.
 STRIP_PIXELS = 2**20
 
 
 class Colorizer:
-    """Colours photographs with a generator that was trained at image_size × image_size px.
+    """Colors photographs with a generator that was trained at image_size × image_size px.
 
     The generator is moved to the device and put in evaluation mode. The same photograph gives the
-    same colours every time.
+    same colors every time.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Colorizer:
     def colorize(
         self, photo: Image.Image, saturation: float = 1.0, restore_contrast: bool = False
     ) -> Image.Image:
-        """Colour a photograph, upright and in mode "L" or "RGB", whose own colours are not seen.
+        """Color a photograph, upright and in mode "L" or "RGB", whose own colors are not seen.
 
         saturation: factor on the network's chroma; 0 gives the gray photograph. Hue stays.
         restore_contrast: the result goes from black to white. What the network is shown of a
-            faded print does so anyway; its colours are then faded as the print is.
+            faded print does so anyway; its colors are then faded as the print is.
 
         Returns mode "RGB" (sRGB) of exactly the same size. It keeps the photograph's lightness at
-        full resolution, to rounding: where sRGB has no such colour at that lightness, the chroma
+        full resolution, to rounding: where sRGB has no such color at that lightness, the chroma
         gives way. The network only gives chroma, to which the eye is far less sharp.
         """
         gray = luma(photo)

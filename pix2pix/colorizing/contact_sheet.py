@@ -58,7 +58,7 @@ def draw_sheet(rows: Iterable[Row]) -> Image.Image:
 def write_contact_sheet(photos: Path, colorized: Path, out: Path, max_rows: int) -> int:
     """Draw photographs beside what `scripts/colorize.py` made of them; returns how many rows.
 
-    photos, colorized: its --photos and its --out. Photographs that were not coloured are left out,
+    photos, colorized: its --photos and its --out. Photographs that were not colored are left out,
     those captured in gray come last. Raises UserError where there is nothing to show, where a
     picture cannot be read, and where the sheet cannot be written or would overwrite one.
     """
@@ -69,7 +69,7 @@ def write_contact_sheet(photos: Path, colorized: Path, out: Path, max_rows: int)
     tasks = find_colorized(photos, colorized)
     if not tasks:
         raise UserError(
-            f"{colorized} holds no coloured version of the photographs {photos}; make them first: "
+            f"{colorized} holds no colored version of the photographs {photos}; make them first: "
             f"python scripts/colorize.py --run_dir RUN --photos {photos} --out {colorized}"
         )
     shown = {path.resolve() for task in tasks for path in (task.source, task.target)}

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from pix2pix.config import TrainConfig
 from pix2pix.data.batch_memory import Bytes
-from pix2pix.data.order import SampleOrder, samples_at, slice_positions, uniforms
+from pix2pix.data.order import SampleOrder, micro_batch_positions, samples_at, uniforms
 from pix2pix.data.preflight import crop_size
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
@@ -26,7 +26,7 @@ from pix2pix.model.color import ColorSpace
 
 @dataclass(frozen=True)
 class Batch:
-    """Photographs as they lie in the shards: uint8, all cut to the same square of side C.
+    """Photographs as they lie in the shards: uint8, all cropped to the same square of side C.
 
     gray: [B, 1, C, C] and color: [B, 3, C, C], uint8 (color in channels-last memory);
     flip: [B] bool, mirror this one; keys: [B] names, "SHARD/KEY".
@@ -49,7 +49,7 @@ class Batch:
         broken: str | None,
     ) -> "Batch":
         """A batch whose pixels lie in the flat array `pixels`, all gray ones first."""
-        gray, color = (torch.from_numpy(part) for part in _squares(pixels, len(flip), side))
+        gray, color = (torch.from_numpy(half) for half in _squares(pixels, len(flip), side))
         return cls(
             gray.permute(0, 3, 1, 2), color.permute(0, 3, 1, 2), torch.tensor(flip), keys, broken
         )
@@ -102,8 +102,8 @@ def resize(pixels: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A sample and the square to cut from it: top and left in [0, 1], mirrored if flip ≥ 0.5."""
+class Crop:
+    """A sample and the square to crop from it: top and left in [0, 1], mirrored if flip ≥ 0.5."""
 
     shard: int
     index: int
@@ -113,18 +113,18 @@ class Cut:
 
 
 class NumberedBatches(Dataset[Batch]):
-    """Numbered batches: which samples each holds, cut to squares of `side`, read when asked for."""
+    """Numbered batches of samples, cropped to squares of `side`; each is read when asked for."""
 
     reader: ShardReader
     side: int
 
-    def cuts(self, number: int) -> list[Cut]:
-        """Which samples batch `number` holds and how each is cut and mirrored; reads nothing."""
+    def crops(self, number: int) -> list[Crop]:
+        """Return the samples of batch `number` and how each is cropped; reads nothing."""
         raise NotImplementedError
 
     def num_bytes(self, number: int) -> int:
         """Bytes of the pixels of batch `number`."""
-        return len(self.cuts(number)) * self.side**2 * 4
+        return len(self.crops(number)) * self.side**2 * 4
 
     def __getitem__(self, number: int) -> Batch:
         """Decode batch `number` (reads shards)."""
@@ -132,23 +132,23 @@ class NumberedBatches(Dataset[Batch]):
 
     def decode(self, number: int, pixels: Bytes) -> Batch:
         """The same with its pixels in the flat array `pixels`, which may be longer."""
-        cuts = self.cuts(number)
+        crops = self.crops(number)
         keys: list[str] = []
         broken = None
-        gray, color = _squares(pixels, len(cuts), self.side)
+        gray, color = _squares(pixels, len(crops), self.side)
         try:
-            for row, cut in enumerate(cuts):
-                keys.append(self._read(cut, gray[row], color[row]))
+            for row, crop in enumerate(crops):
+                keys.append(self._read(crop, gray[row], color[row]))
         except UserError as error:
             broken = str(error)
-        flip = [cut.flip >= 0.5 for cut in cuts]
+        flip = [crop.flip >= 0.5 for crop in crops]
         return Batch.view(pixels, self.side, flip, tuple(keys), broken)
 
-    def _read(self, cut: Cut, gray: Bytes, color: Bytes) -> str:
+    def _read(self, crop: Crop, gray: Bytes, color: Bytes) -> str:
         """Decode a sample, write its square to gray [S, S, 1] and color [S, S, 3]; its name."""
-        key, *pictures = self.reader.read(cut.shard, cut.index)
+        key, *pictures = self.reader.read(crop.shard, crop.index)
         height, width = pictures[0].shape[1:]
-        y, x = round(cut.top * (height - self.side)), round(cut.left * (width - self.side))
+        y, x = round(crop.top * (height - self.side)), round(crop.left * (width - self.side))
         if y < 0 or x < 0:
             raise UserError(f"broken sample {key}: {width}×{height} px, side {self.side} expected")
         for square, picture in zip((gray, color), pictures, strict=True):
@@ -165,8 +165,8 @@ def _squares(pixels: Bytes, number: int, side: int) -> tuple[Bytes, Bytes]:
     )
 
 
-class TrainSlices(NumberedBatches):
-    """Accumulation slice number i of this rank, counted from the start of the training."""
+class TrainMicroBatches(NumberedBatches):
+    """Micro-batch number i of this rank, counted from the start of the training."""
 
     def __init__(self, reader: ShardReader, config: TrainConfig, rank: int, world_size: int):
         self.reader = reader
@@ -177,33 +177,39 @@ class TrainSlices(NumberedBatches):
         self.order = SampleOrder(counts, config.seed, config.window_shards)
         self.side = crop_size(reader.split.short_side)
 
-    def cuts(self, number: int) -> list[Cut]:
-        """Which samples slice `number` holds and how each is cut and mirrored; reads nothing."""
-        parts = self.config.grad_accumulation_steps
-        step, part = divmod(number, parts)
-        positions = slice_positions(
-            step, self.rank, self.world_size, part, parts, self.config.global_batch
+    def crops(self, number: int) -> list[Crop]:
+        """Return the samples of micro-batch `number` and how each is cropped and mirrored."""
+        num_micro_batches = self.config.grad_accumulation_steps
+        step, micro_batch = divmod(number, num_micro_batches)
+        positions = micro_batch_positions(
+            step,
+            self.rank,
+            self.world_size,
+            micro_batch,
+            num_micro_batches,
+            self.config.global_batch,
         )
         samples = self.order.samples(positions)
         rows = zip(
             samples.epoch.tolist(), samples.shard.tolist(), samples.index.tolist(), strict=True
         )
         return [
-            Cut(shard, index, *uniforms(3, "augment", self.config.seed, epoch, shard, index))
+            Crop(shard, index, *uniforms(3, "augment", self.config.seed, epoch, shard, index))
             for epoch, shard, index in rows
         ]
 
 
 def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> list[str]:
     """Names "SHARD/KEY" of the samples of step `step` (from 0), over all ranks."""
-    parts = config.grad_accumulation_steps
-    slices = TrainSlices(reader, config, rank=0, world_size=1)
-    cuts = (cut for part in range(parts) for cut in slices.cuts(step * parts + part))
-    return [reader.name(cut.shard, cut.index) for cut in cuts]
+    num_micro_batches = config.grad_accumulation_steps
+    micro_batches = TrainMicroBatches(reader, config, rank=0, world_size=1)
+    numbers = range(step * num_micro_batches, (step + 1) * num_micro_batches)
+    crops = (crop for number in numbers for crop in micro_batches.crops(number))
+    return [reader.name(crop.shard, crop.index) for crop in crops]
 
 
 class EvaluationBatches(NumberedBatches):
-    """This rank's samples of a split as centre squares, `batch_size` at a time.
+    """This rank's samples of a split as center squares, `batch_size` at a time.
 
     In manifest order, strided over ranks, never padded. of: which of the split's samples are
     shared among the ranks, [N] positions in that order; None: all.
@@ -228,8 +234,8 @@ class EvaluationBatches(NumberedBatches):
         """Number of batches; the last may be smaller."""
         return -(-len(self.mine.shard) // self.batch_size)
 
-    def cuts(self, number: int) -> list[Cut]:
-        """Which samples batch `number` holds; each is cut at its centre."""
-        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
-        places = zip(self.mine.shard[part].tolist(), self.mine.index[part].tolist(), strict=True)
-        return [Cut(shard, index, top=0.5, left=0.5, flip=0.0) for shard, index in places]
+    def crops(self, number: int) -> list[Crop]:
+        """Which samples batch `number` holds; each is cropped at its center."""
+        rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        places = zip(self.mine.shard[rows].tolist(), self.mine.index[rows].tolist(), strict=True)
+        return [Crop(shard, index, top=0.5, left=0.5, flip=0.0) for shard, index in places]

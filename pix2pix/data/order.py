@@ -1,7 +1,7 @@
 """Which samples step s on rank r sees: a pure function of (sample counts, seed, window size).
 
 Training is one endless stream, the concatenation of every epoch's permutation. A step takes
-`global_batch` consecutive positions of it; rank and accumulation slice only cut that range. So the
+`global_batch` consecutive positions of it; rank and micro-batch only divide that range. So the
 step number is the whole state of the data: resuming is arithmetic, on any number of ranks.
 
 An epoch permutes the shards, groups them in windows, and permutes the samples within a window:
@@ -43,15 +43,21 @@ def seed_of(*key: object) -> int:
     return int.from_bytes(_hash(8, *key), "little") >> 1
 
 
-def slice_positions(
-    step: int, rank: int, world_size: int, part: int, parts: int, global_batch: int
+def micro_batch_positions(
+    step: int,
+    rank: int,
+    world_size: int,
+    micro_batch: int,
+    num_micro_batches: int,
+    global_batch: int,
 ) -> range:
-    """Stream positions of accumulation slice `part` of `parts`, on `rank`, in `step`.
+    """Return the stream positions of one micro-batch of `step`, [b].
 
-    `global_batch` must divide by `world_size * parts` (TrainConfig.batch_per_rank checks it).
+    b = global_batch // (world_size * num_micro_batches), without a rest: TrainConfig.batch_per_rank
+    checks it.
     """
-    batch = global_batch // (world_size * parts)
-    start = step * global_batch + (rank * parts + part) * batch
+    batch = global_batch // (world_size * num_micro_batches)
+    start = step * global_batch + (rank * num_micro_batches + micro_batch) * batch
     return range(start, start + batch)
 
 
@@ -78,7 +84,7 @@ class SampleOrder:
             raise UserError("the train split has no samples; make shards from more photographs")
         self.seed = seed
         self.window_shards = window_shards
-        # Consecutive slices stand in one window, or in two at its edge.
+        # Consecutive positions stand in one window, or in two at its edge.
         self._epoch_layout = lru_cache(maxsize=2)(self._layout_epoch)
         self._window_pairs = lru_cache(maxsize=2)(self._permute_window)
 

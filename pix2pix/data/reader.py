@@ -40,10 +40,10 @@ class ShardReader:
     def source(self, shard: int, index: int) -> tuple[str, str]:
         """Name "SHARD/KEY" of one sample and the photograph it was made of; "" if nobody knows."""
         file, table = self._open(shard)
-        offset, size = table.about[index].tolist()
+        offset, size = table.metadata[index].tolist()
         try:
-            about = json.loads(os.pread(file.fileno(), size, offset) or b"{}")
-            return self.name(shard, index), str(about.get("source", ""))
+            metadata = json.loads(os.pread(file.fileno(), size, offset) or b"{}")
+            return self.name(shard, index), str(metadata.get("source", ""))
         except (OSError, ValueError, AttributeError):
             return self.name(shard, index), ""
 

@@ -165,14 +165,14 @@ def check_shard(root: Path, split: str, shard: Shard) -> None:
 class ShardIndex:
     """Where each sample's members lie in a tar. N samples, in the order of the file.
 
-    keys: N names. gray, color, about (the JSON): [N, 2] int64, offset and size in bytes; the size
-    is 0 for a sample without JSON.
+    keys: N names. gray, color, metadata (the JSON): [N, 2] int64, offset and size in bytes; the
+    size is 0 for a sample without JSON.
     """
 
     keys: tuple[str, ...]
     gray: NDArray[np.int64]
     color: NDArray[np.int64]
-    about: NDArray[np.int64]
+    metadata: NDArray[np.int64]
 
 
 def index_shard(path: Path) -> ShardIndex:

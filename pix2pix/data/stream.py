@@ -151,11 +151,11 @@ class _Sent:
 
     def __reduce__(self) -> tuple[object, ...]:
         batch = self.batch
-        about = (batch.color.shape[-1], batch.flip.tolist(), batch.keys, batch.broken)
+        fields = (batch.color.shape[-1], batch.flip.tolist(), batch.keys, batch.broken)
         if self.slot is None:
-            return Batch.view, (self.pixels, *about)
-        return _arrived, (self.memory, self.slot, *about)
+            return Batch.view, (self.pixels, *fields)
+        return _arrived, (self.memory, self.slot, *fields)
 
 
-def _arrived(memory: BatchMemory, slot: int, *about: Any) -> Batch:
-    return Batch.view(memory.open(slot), *about)
+def _arrived(memory: BatchMemory, slot: int, *fields: Any) -> Batch:
+    return Batch.view(memory.open(slot), *fields)

@@ -22,7 +22,7 @@ from pix2pix.model.color import ColorSpace
 from pix2pix.run.distributed import Distributed
 
 Predict = Callable[[Tensor], Tensor]
-"""gray [B, 1, S, S] uint8 → its colouring, sRGB [B, 3, S, S] in [0, 1]."""
+"""gray [B, 1, S, S] uint8 → its coloring, sRGB [B, 3, S, S] in [0, 1]."""
 
 Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """gray [B, 1, S, S] and color [B, 3, S, S], uint8 → columns of scores, [B, …] each."""
@@ -61,7 +61,7 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Mean of each basic metric over the whole split, for each prediction, on every rank.
 
-    Every photograph is scored by itself and counted once: the centre square, resized to
+    Every photograph is scored by itself and counted once: the center square, resized to
     image_size. Raises UserError, on every rank, where a sample can't be read on any.
     """
 
@@ -74,7 +74,7 @@ def evaluate(
         }
 
     loop = EvaluationLoop(reader, image_size, distributed, batch_size, num_workers)
-    scores = Scores.join(distributed.everyones(loop.score(measure)))
+    scores = Scores.join(distributed.all_gather_object(loop.score(measure)))
     return {
         name: {metric: float(column.mean()) for metric, column in scores.of(name).items()}
         for name in predictions
@@ -83,7 +83,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class EvaluationLoop:
-    """This rank's photographs of a split, the centre squares, one batch after the other."""
+    """This rank's photographs of a split, the center squares, one batch after the other."""
 
     reader: ShardReader
     image_size: int
@@ -106,7 +106,7 @@ class EvaluationLoop:
             rows.append(store.load() if store else Scores.join([]))
             return rows[0].positions
 
-        done = self.distributed.on_main(load)
+        done = self.distributed.run_on_main(load)
         mine = self._share(done)
         error = None
         try:
@@ -120,7 +120,7 @@ class EvaluationLoop:
                     bar.update(min(count, bar.total - bar.n))
         except UserError as broken:
             error = str(broken)
-        self.distributed.raise_together(error)
+        self.distributed.raise_on_all_ranks(error)
         return Scores.join(rows)
 
     def _share(self, done: NDArray[np.int64]) -> EvaluationBatches:

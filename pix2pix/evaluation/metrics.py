@@ -1,4 +1,4 @@
-"""How good a coloured photograph is: PSNR, SSIM, chroma error, colourfulness, one value for each.
+"""How good a colored photograph is: PSNR, SSIM, chroma error, colorfulness, one value for each.
 
 Inputs are sRGB [B, 3, H, W] in [0, 1], outputs [B] in float64. No sums over photographs, no ranks.
 """
@@ -12,14 +12,14 @@ from pix2pix.model.color_difference import delta_e_76, delta_e_2000
 
 PSNR_CAP = 100.0  # dB
 
-# Histograms of chroma: squares of the ab plane, the grid of Zhang et al. 2016, section 2.2, centred
-# on multiples of 10: an edge at 0 would part grays by their rounding.
+# Histograms of chroma: squares of the ab plane, the grid of Zhang et al. 2016, section 2.2,
+# centered on multiples of 10: an edge at 0 would part grays by their rounding.
 HISTOGRAM_STEP = 10  # in a and b
-HISTOGRAM_SIDE = 23  # squares: centres from -110 to 110, which holds all of sRGB
+HISTOGRAM_SIDE = 23  # squares: centers from -110 to 110, which holds all of sRGB
 
 
 def photo_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Compare coloured photographs with the true ones, by name of the metric.
+    """Compare colored photographs with the true ones, by name of the metric.
 
     rgb and truth: [B, 3, H, W] in [0, 1], sides of at least 11 px. Both are rounded to 8 bits
     first, so that what a picture file would hold is what is measured.

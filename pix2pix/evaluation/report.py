@@ -84,7 +84,7 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
     """Measure a run with all processes; one writes the report, and shows it."""
     from pix2pix.evaluation.run_evaluation import measure_run  # heavy
 
-    distributed.on_main(lambda: _check_folders(options))
+    distributed.run_on_main(lambda: _check_folders(options))
     evaluated = measure_run(
         options.run_dir,
         options.shards,
@@ -96,12 +96,12 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
         options.weights,
         options.out,
     )
-    written = distributed.on_main(lambda: _write_all(options, evaluated))
+    written = distributed.run_on_main(lambda: _write_all(options, evaluated))
     distributed.say("\n".join([report_table(evaluated.report), *written]))
 
 
 def report_table(report: Mapping[str, Any]) -> str:
-    """The report for people: a line for each metric, the coloured photographs beside others."""
+    """The report for people: a line for each metric, the colored photographs beside others."""
     rows = ["".join([" " * _NAME, *(f"{title:>{_FIGURE}}" for title in COLUMNS)])]
     for metric, unit in SHOWN.items():
         if metric in report:

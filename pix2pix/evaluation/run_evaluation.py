@@ -102,9 +102,9 @@ def measure_run(
     of theirs. out: where the report will be; interrupted, a rerun goes on. Raises UserError, on
     every rank, for a run, shards or weights that can't be read.
     """
-    reader = ShardReader(shards, distributed.on_main(lambda: open_split(shards, split)))
+    reader = ShardReader(shards, distributed.run_on_main(lambda: open_split(shards, split)))
     networks = _load_networks(metrics, weights, distributed)
-    checkpoint = distributed.on_main(lambda: newest_checkpoint(run_dir))
+    checkpoint = distributed.run_on_main(lambda: newest_checkpoint(run_dir))
     generator, config, step = load_generator(run_dir, checkpoint)
     generator.to(distributed.device)
     loop = EvaluationLoop(reader, config.image_size, distributed, batch_size, num_workers)
@@ -116,11 +116,11 @@ def measure_run(
         store = ScoreStore(out, identity) if out else None
         mine = loop.score(_measure_all(paints, networks), store, title="measured")
     # One rank computes: the table is large where there are features.
-    everyones = distributed.everyones(mine)
-    scores = Scores.join(everyones if distributed.is_main else [])
+    all_gather_object = distributed.all_gather_object(mine)
+    scores = Scores.join(all_gather_object if distributed.is_main else [])
     report = {
         "num_samples": reader.split.num_samples,
-        **distributed.on_main(lambda: _figures(scores, metrics)),
+        **distributed.run_on_main(lambda: _figures(scores, metrics)),
         "run_dir": str(run_dir),
         "step": step,
         "split": split,
@@ -146,7 +146,7 @@ def _figures(scores: Scores, metrics: Sequence[str]) -> dict[str, Any]:
 def _paints(
     generator: nn.Module, color_space: ColorSpace, ab: tuple[float, float]
 ) -> dict[str, Paint]:
-    """The run's colouring and the baselines, by name; ab: the one colour of `mean_color`."""
+    """The run's coloring and the baselines, by name; ab: the one color of `mean_color`."""
     return {
         RUN: lambda gray, color: colorize_batch(generator, color_space, gray),
         "gray": lambda gray, color: leave_gray(gray),
@@ -163,14 +163,14 @@ def _load_networks(
         networks = load_networks(metrics, weights, distributed.device)
     except UserError as missing:  # on this node, perhaps
         error = str(missing)
-    distributed.raise_together(error)
+    distributed.raise_on_all_ranks(error)
     return cast("FeatureNetworks", networks)
 
 
 def _mean_ab(loop: EvaluationLoop) -> tuple[float, float]:
     """Mean a and b of the split's true photographs."""
     mine = loop.score(lambda gray, color: {"ab": mean_ab(color)})
-    a, b = Scores.join(loop.distributed.everyones(mine)).columns["ab"].mean(axis=0).tolist()
+    a, b = Scores.join(loop.distributed.all_gather_object(mine)).columns["ab"].mean(axis=0).tolist()
     return a, b
 
 

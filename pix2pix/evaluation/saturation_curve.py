@@ -1,6 +1,6 @@
-"""The curve between fidelity and colour: one run, its chroma made weaker and stronger.
+"""The curve between fidelity and color: one run, its chroma made weaker and stronger.
 
-PSNR and colourfulness pull against each other: stronger colours that are wrong cost more. So runs
+PSNR and colorfulness pull against each other: stronger colors that are wrong cost more. So runs
 are compared by their curves, as detectors are by theirs, and not by the point each happens to hit.
 """
 
@@ -15,7 +15,7 @@ from pix2pix.evaluation.metrics import chroma_error, colorfulness, psnr, quantiz
 from pix2pix.model.color import lab_to_rgb, rgb_to_lab
 
 SATURATIONS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0)
-COLORFUL_SHARE = 0.85  # of the truth's colourfulness
+COLORFUL_SHARE = 0.85  # of the truth's colorfulness
 FAITHFUL_PSNR = 24.0  # dB; what print reaches at its most faithful
 COLORFUL, FAITHFUL = "at_85_percent_colorfulness", "at_24_db"
 
@@ -26,7 +26,7 @@ Point = Mapping[str, float]
 def saturate(rgb: Tensor, saturation: float) -> Tensor:
     """Scale the chroma of sRGB pictures [B, 3, H, W] in [0, 1]; lightness and hue stay.
 
-    A colour that sRGB does not have is clipped, as a network's own is (`color.lab_to_rgb`).
+    A color that sRGB does not have is clipped, as a network's own is (`color.lab_to_rgb`).
     """
     factors = torch.tensor([1.0, saturation, saturation], device=rgb.device).view(1, 3, 1, 1)
     return lab_to_rgb(rgb_to_lab(rgb) * factors)
@@ -54,7 +54,7 @@ def curve(columns: Mapping[str, NDArray]) -> list[dict[str, float]]:
 
 
 def best_at_colorfulness(points: Sequence[Point], least: float) -> dict[str, float] | None:
-    """The point of the highest PSNR among those at least that colourful; None: there is none.
+    """The point of the highest PSNR among those at least that colorful; None: there is none.
 
     Between two points the curve is taken as straight.
     """
@@ -62,7 +62,7 @@ def best_at_colorfulness(points: Sequence[Point], least: float) -> dict[str, flo
 
 
 def best_at_psnr(points: Sequence[Point], least: float) -> dict[str, float] | None:
-    """The most colourful point among those of at least that PSNR in dB; None: there is none."""
+    """The most colorful point among those of at least that PSNR in dB; None: there is none."""
     return _best(points, "psnr", least, "colorfulness")
 
 

@@ -59,7 +59,7 @@ def conventions(
     """How everything was measured, for people; weights: of metrics that rest on a network."""
     size = config.image_size
     said = {
-        "image": f"centre square of the stored photograph, bilinear with antialiasing to {size} px,"
+        "image": f"center square of the stored photograph, bilinear with antialiasing to {size} px,"
         " values rounded to 8 bits",
         "weights": "moving average" if config.ema_decay > 0 else "last step",
         "norm": "running statistics" if config.norm != "instance" else "of the photograph",

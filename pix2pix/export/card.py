@@ -44,7 +44,7 @@ colorizer.colorize(open_photo(Path("old.jpg"))).save("colored.jpg")
 `pix2pix-colorize --run_dir {argument} --photos photos --out colored` does it for a folder of
 photographs of any size. `pix2pix.Generator.from_pretrained` gives the network alone.
 {onnx}
-The colours are likely ones, learned from photographs: they are no evidence of what was there.
+The colors are likely ones, learned from photographs: they are no evidence of what was there.
 
 ## Training
 
@@ -60,7 +60,7 @@ The same as a recipe, for `scripts/train.py --config`:
 
 {evaluation}
 
-## Licence
+## License
 
 {license}
 """
@@ -68,7 +68,7 @@ The same as a recipe, for `scripts/train.py --config`:
 WHAT = {
     "lab": "A U-Net that is given the lightness of a photograph and paints its chroma, at "
     "{size} × {size} pixels; the lightness stays that of the photograph, at its full resolution.",
-    "rgb": "A U-Net that is given a gray photograph and paints it in colour, at {size} × {size} "
+    "rgb": "A U-Net that is given a gray photograph and paints it in color, at {size} × {size} "
     "pixels; of that the chroma is taken, and the lightness stays that of the photograph.",
 }
 ONNX = """
@@ -163,14 +163,14 @@ def _evaluation(run: RunDirectory, step: int) -> str:
         for name, value in last.items()
         if name.startswith(EVALUATION)
     }
-    where = f"After step {last['step']:,}, means over the photographs of the `val` split, centre "
+    where = f"After step {last['step']:,}, means over the photographs of the `val` split, center "
     return f"{where}squares.\n{METRICS}\n\n{_table(rows)}"
 
 
 def _license(license: str | None) -> str:
     if license is None:
         return (
-            "None was given with this export. Ask whoever made it, and mind the licences of the "
+            "None was given with this export. Ask whoever made it, and mind the licenses of the "
             "photographs that it was trained on."
         )
     return f"`{license}`"

@@ -38,7 +38,7 @@ TAGS = ["colorization", "pix2pix"]
 class Generator(
     UNetGenerator, ModelHubMixin, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=[*TAGS]
 ):
-    """The U-Net with the colour space that it paints in; `Colorizer.from_path` colours with it.
+    """The U-Net with the color space that it paints in; `Colorizer.from_path` colors with it.
 
     color_space, image_size, width, norm, dropout: as in TrainConfig and UNetGenerator.
     `save_pretrained(folder)` and `push_to_hub("owner/name")` come from huggingface_hub's mixin.

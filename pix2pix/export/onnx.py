@@ -49,7 +49,7 @@ def write_onnx(generator: Generator, path: Path) -> float:
     difference = _difference(generator, path)
     if not difference <= TOLERANCE:
         raise UserError(
-            f"{path.name} paints other colours than the network (by {difference:.1e} of 2); this "
+            f"{path.name} paints other colors than the network (by {difference:.1e} of 2); this "
             "pair of onnxruntime and torch does not agree: try other versions, or leave out --onnx"
         )
     return difference

@@ -1,4 +1,4 @@
-"""Colour spaces on tensors: sRGB, linear light, CIE XYZ and CIE Lab (D65), and network ranges.
+"""Color spaces on tensors: sRGB, linear light, CIE XYZ and CIE Lab (D65), and network ranges.
 
 Pictures are [B, 3, H, W]. Everything is computed in float32 (float64 if given), under autocast too.
 """
@@ -33,8 +33,8 @@ class ColorSpace:
     """What the generator is given and what it paints, for `lab` or `rgb`.
 
     lab: given lightness, paints the two chroma channels. Lightness always comes from the gray
-         picture, in training and in colouring alike, so both see the same kind of input.
-    rgb: given gray, paints the three colour channels.
+         picture, in training and in coloring alike, so both see the same kind of input.
+    rgb: given gray, paints the three color channels.
     """
 
     name: str
@@ -76,7 +76,7 @@ class ColorSpace:
     def to_rgb(self, condition: Tensor, output: Tensor) -> Tensor:
         """The picture that the generator means: condition and output as above → sRGB.
 
-        Returns [B, 3, H, W] in [0, 1]; colours outside of sRGB are clipped to it per channel.
+        Returns [B, 3, H, W] in [0, 1]; colors outside of sRGB are clipped to it per channel.
         """
         if self.name == "lab":
             return lab_to_rgb(torch.cat([(condition.float() + 1) * 50, self.chroma(output)], dim=1))
@@ -114,7 +114,7 @@ def fit_gamut(lab: Tensor) -> Tensor:
 
 
 def lightness(gray: Tensor) -> Tensor:
-    """L in [0, 100] of the neutral colours (gray, gray, gray); gray: sRGB-encoded, in [0, 1]."""
+    """L in [0, 100] of the neutral colors (gray, gray, gray); gray: sRGB-encoded, in [0, 1]."""
     return 116 * _lab_curve(srgb_to_linear(gray)) - 16
 
 
@@ -138,7 +138,7 @@ def linear_to_xyz(linear: Tensor) -> Tensor:
 
 
 def xyz_to_linear(xyz: Tensor) -> Tensor:
-    """CIE XYZ [B, 3, H, W] → linear RGB; outside of [0, 1] where sRGB cannot show the colour."""
+    """CIE XYZ [B, 3, H, W] → linear RGB; outside of [0, 1] where sRGB cannot show the color."""
     return _mix_channels(_at_least_float32(xyz), _LINEAR_FROM_XYZ)
 
 

@@ -1,4 +1,4 @@
-"""How far apart two colours look: CIE76 and CIEDE2000 on CIE Lab tensors."""
+"""How far apart two colors look: CIE76 and CIEDE2000 on CIE Lab tensors."""
 
 import math
 
@@ -45,11 +45,11 @@ def delta_e_2000(lab: Tensor, other: Tensor) -> Tensor:
     S_C, S_H = 1 + 0.045 * C, 1 + 0.015 * C * T  # (19), (20)
     R_T = -2 * (2 * around_blue).sin() * _saturation(C)  # (17), (21)
     dL, dC, dH = (L2 - L1) / S_L, (C2 - C1) / S_C, dH / S_H
-    # (22); rounding may leave a hair below 0, where the colours are the same.
+    # (22); rounding may leave a hair below 0, where the colors are the same.
     return (dL.square() + dC.square() + dH.square() + R_T * dC * dH).clamp(min=0).sqrt()
 
 
 def _saturation(chroma: Tensor) -> Tensor:
-    """The term of (4) and (17) that goes from 0 for grays to 1 for vivid colours."""
+    """The term of (4) and (17) that goes from 0 for grays to 1 for vivid colors."""
     seventh = chroma**7
     return (seventh / (seventh + 25.0**7)).sqrt()

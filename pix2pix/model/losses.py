@@ -23,7 +23,7 @@ class _Formulas:
 
 _FORMULAS = {
     # Isola et al. 2017, eq. 1, as cross-entropy of sigmoid(logits): -log σ(x) = softplus(-x).
-    # The generator maximises log D(x, G(x)), their section 3.3, instead of minimising
+    # The generator maximizes log D(x, G(x)), their section 3.3, instead of minimizing
     # log(1 - D): the gradient does not vanish where the discriminator is sure.
     "bce": _Formulas(
         discriminator_real=lambda logits: softplus(-logits),

@@ -1,4 +1,4 @@
-"""The two networks of pix2pix: a U-Net that colours and a PatchGAN that judges.
+"""The two networks of pix2pix: a U-Net that colors and a PatchGAN that judges.
 
 Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", section 6.1.
 """
@@ -54,7 +54,7 @@ class UNetGenerator(nn.Module):
                 nn.Sequential(nn.LeakyReLU(0.2), _conv(wide, wider, norm), _norm(wider, norm))
             )
         # No norm after the innermost convolution: its maps are 1×1, and with one photograph
-        # in the batch there would be a single value to normalise.
+        # in the batch there would be a single value to normalize.
         self.bottom = nn.Sequential(
             nn.LeakyReLU(0.2), _conv(widths[-1], bottom, norm), *_up(bottom, widths[-1], norm)
         )
@@ -73,7 +73,7 @@ class UNetGenerator(nn.Module):
         )
 
     def forward(self, condition: Tensor) -> Tensor:
-        """Colour a batch.
+        """Color a batch.
 
         condition: [B, in_channels, H, W] in [-1, 1]; H and W are multiples of 2**levels, as
         image_size × image_size is. Returns [B, out_channels, H, W] in [-1, 1].

@@ -38,20 +38,20 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Task:
-    """A photograph, and the file that its coloured version becomes."""
+    """A photograph, and the file that its colored version becomes."""
 
     source: Path
     target: Path
 
     @property
     def comparison(self) -> Path:
-        """The file of the photograph beside its coloured version: a.jpg → a.compare.jpg."""
+        """The file of the photograph beside its colored version: a.jpg → a.compare.jpg."""
         return self.target.with_name(f"{self.target.stem}.compare{self.target.suffix}")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be coloured into the folder `out`; ignored: files of other kinds in between."""
+    """What is to be colored into the folder `out`; ignored: files of other kinds in between."""
 
     tasks: list[Task]
     ignored: list[Path]
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a plan; failures: the photographs that could not be coloured."""
+    """What became of a plan; failures: the photographs that could not be colored."""
 
     plan: Plan
     failures: list[Path]
@@ -70,7 +70,7 @@ class Report:
         total = len(self.plan.tasks)
         # Names need not be UTF-8, but standard output refuses what is not.
         out = os.fsencode(self.plan.out).decode(errors="backslashreplace")
-        text = f"{total - len(self.failures)} of {total} photographs coloured, in {out}"
+        text = f"{total - len(self.failures)} of {total} photographs colored, in {out}"
         if self.failures:
             text += f"; {len(self.failures)} failed, named above with the reason"
         if self.plan.ignored:
@@ -80,13 +80,13 @@ class Report:
 
 
 def plan_outputs(photos: Path, out: Path, compare: bool = False) -> Plan:
-    """Decide what is coloured and where it goes, before anything is written.
+    """Decide what is colored and where it goes, before anything is written.
 
     photos: a file, a folder (with its sub-folders, hidden files left out, links followed) or a
     glob, where ** means any sub-folders. Outputs keep sub-folders and names below `out`; JPEG,
     PNG, WebP and TIFF keep their extension, others become .png.
     compare: whether each gets a comparison beside it, too.
-    Raises UserError where there is nothing to colour, where `out` cannot be a folder, and where
+    Raises UserError where there is nothing to color, where `out` cannot be a folder, and where
     outputs would come to lie among the inputs or on each other.
     """
     tasks, ignored = _name_outputs(photos, out)
@@ -114,14 +114,14 @@ def find_colorized(photos: Path, colorized: Path) -> list[Task]:
 
 
 def colorize_files(colorize: Callable[[Image.Image], Image.Image], plan: Plan) -> Report:
-    """Colour every photograph of a plan, with a progress bar; a broken one is named and left out.
+    """Color every photograph of a plan, with a progress bar; a broken one is named and left out.
 
-    Pictures are upright sRGB without metadata: the orientation is applied, a colour profile would
-    be wrong for the new colours, and transparency is laid on white. Outputs of an earlier run are
+    Pictures are upright sRGB without metadata: the orientation is applied, a color profile would
+    be wrong for the new colors, and transparency is laid on white. Outputs of an earlier run are
     replaced. Raises UserError if the disk is full.
     """
     failures = []
-    with tqdm(plan.tasks, desc="colouring", unit=" photos") as tasks:
+    with tqdm(plan.tasks, desc="coloring", unit=" photos") as tasks:
         for task in tasks:
             try:
                 photo = open_photo(task.source)

@@ -1,6 +1,6 @@
-"""One way to open a photograph, for data preparation and for colouring alike (no torch).
+"""One way to open a photograph, for data preparation and for coloring alike (no torch).
 
-Training and colouring take the gray the same way because both come through here.
+Training and coloring take the gray the same way because both come through here.
 """
 
 import warnings
@@ -51,7 +51,7 @@ def open_photo(source: Path | bytes, max_pixels: int | None = None) -> Image.Ima
     """The photograph as a person sees it: upright, 8 bits, mode "L" or "RGB".
 
     source: a file, or the bytes of one. 16-bit and float gray is scaled by its depth, transparency
-    is laid on white, of an animation the first frame is taken. Colour profiles are not applied.
+    is laid on white, of an animation the first frame is taken. Color profiles are not applied.
     max_pixels: what has more is refused before it is decoded; MAX_PIXELS where it is not given.
     Raises PhotoError, never a warning: hostile files are somebody's ordinary download.
     """
@@ -76,7 +76,7 @@ def luma(photo: Image.Image) -> Image.Image:
 def chroma_spread(photo: Image.Image) -> float:
     """How far a photograph is from gray: mean over pixels of max - min of R, G, B; 0 to 255.
 
-    Of COCO's photographs, 3 % lie under 4: scans of prints, gray pictures stored as colour.
+    Of COCO's photographs, 3 % lie under 4: scans of prints, gray pictures stored as color.
     """
     if photo.mode == "L":
         return 0.0

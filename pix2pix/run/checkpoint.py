@@ -22,7 +22,7 @@ from pix2pix.run import checkpoint_files as files
 from pix2pix.run.checkpoint_share import Staging
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import RunDirectory, versions
-from pix2pix.run.state import TrainState, build_generator
+from pix2pix.run.state import EMA_NAME, TrainState, build_generator
 from pix2pix.system.durable import flush
 
 # A single process is no mistake. The save runs in a thread of its own, so no context would do.
@@ -51,7 +51,7 @@ class Checkpointer:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._unusable: list[Path] = []
-        for line in distributed.on_main(self._clean_up):
+        for line in distributed.run_on_main(self._clean_up):
             distributed.say(line)
 
     def save(self, state: TrainState, samples_seen: int) -> None:
@@ -61,9 +61,9 @@ class Checkpointer:
         that one failed.
         """
         self.wait()
-        self.distributed.use_main_buffers(state.generator)
-        if state.generator_average is not None:
-            self.distributed.use_main_buffers(state.generator_average)
+        self.distributed.broadcast_buffers(state.generator)
+        if state.ema_generator is not None:
+            self.distributed.broadcast_buffers(state.ema_generator)
         facts = {
             "step": state.step,
             "samples_seen": samples_seen,
@@ -91,7 +91,7 @@ class Checkpointer:
                 f"could not save a checkpoint in {self.root}: {_reason(failure)}; the one before "
                 "it is untouched. Mend that, and run the same command again"
             )
-        self.distributed.raise_together(error)
+        self.distributed.raise_on_all_ranks(error)
 
     def restore(self, state: TrainState) -> Path | None:
         """Load the newest good checkpoint into `state`, on any number of ranks.
@@ -100,7 +100,7 @@ class Checkpointer:
         passed over. Raises UserError where there are checkpoints but none is good: starting again
         from zero must be the user's own decision.
         """
-        found = self.distributed.on_main(partial(files.checkpoints, self.root))
+        found = self.distributed.run_on_main(partial(files.checkpoints, self.root))
         for path in found:
             fault = self._verify(path) or self._load(path, state)
             if fault is None:
@@ -115,7 +115,7 @@ class Checkpointer:
         """What is wrong with a checkpoint, the same word on all ranks; each reads its part."""
         rank, world_size = self.distributed.rank, self.distributed.world_size
         fault = files.verify(path, self.config_hash, rank, world_size)
-        return next(filter(None, self.distributed.everyones(fault)), None)
+        return next(filter(None, self.distributed.all_gather_object(fault)), None)
 
     def _load(self, path: Path, state: TrainState) -> str | None:
         """Load a checkpoint that verifies; why that is impossible, the same on all ranks."""
@@ -153,7 +153,7 @@ class Checkpointer:
         except OSError as error:
             sums = error  # the others wait for a word of this rank
         merged: files.Sums = {}
-        for word in self.distributed.everyones(sums, self._group):
+        for word in self.distributed.all_gather_object(sums, self._group):
             if isinstance(word, OSError):
                 raise word
             merged |= word
@@ -197,7 +197,7 @@ def load_generator(run_dir: Path, path: Path) -> tuple[nn.Module, TrainConfig, i
     """
     config = RunDirectory(run_dir).read_config()
     generator = build_generator(config)
-    name = "generator_average" if config.ema_decay > 0 else "generator"
+    name = EMA_NAME if config.ema_decay > 0 else "generator"
     _read_into({name: generator.state_dict()}, path)
     return generator.eval(), config, files.read_facts(path)["step"]
 
@@ -210,7 +210,7 @@ def restore_networks(
     Returns the checkpoint that was read. Raises UserError where the networks differ.
     """
     theirs = RunDirectory(run_dir).read_config()
-    path = distributed.on_main(partial(newest_checkpoint, run_dir))
+    path = distributed.run_on_main(partial(newest_checkpoint, run_dir))
     for name in NETWORK_FIELDS:
         if getattr(theirs, name) != getattr(config, name):
             raise UserError(
@@ -218,9 +218,9 @@ def restore_networks(
                 f"{getattr(config, name)!r}; networks must be alike"
             )
     values = {name: network.state_dict() for name, network in state.networks().items()}
-    average = values.pop("generator_average", None)
+    average = values.pop(EMA_NAME, None)
     if average is not None and theirs.ema_decay > 0:
-        values["generator_average"] = average
+        values[EMA_NAME] = average
     _read_into(values, path)
     if average is not None and theirs.ema_decay == 0:
         for mine, read in zip(average.values(), values["generator"].values(), strict=True):

@@ -62,7 +62,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def fault_of(path: Path, config_hash: str) -> str | None:
+def find_fault(path: Path, config_hash: str) -> str | None:
     """Why the checkpoint at `path` can't be used, as far as names and sizes tell; None: it can."""
     if not (path / METADATA_FILE).exists():
         return f"{METADATA_FILE} is missing"
@@ -90,8 +90,8 @@ def fault_of(path: Path, config_hash: str) -> str | None:
 
 
 def verify(path: Path, config_hash: str, part: int = 0, parts: int = 1) -> str | None:
-    """As `fault_of`, and reads every `parts`-th file from `part` on to compare its checksum."""
-    fault = fault_of(path, config_hash)
+    """As `find_fault`, and reads every `parts`-th file from `part` on to compare its checksum."""
+    fault = find_fault(path, config_hash)
     if fault is not None:
         return fault
     for name, wanted in list(read_facts(path)["files"].items())[part::parts]:
@@ -118,7 +118,7 @@ def prune(newest: Path, keep: int, config_hash: str, unusable: Collection[Path])
     `unusable`, neither counts nor goes: it would push out a good one, or may be a stranger's.
     """
     others = (path for path in checkpoints(newest.parent) if path not in (newest, *unusable))
-    usable = [path for path in others if fault_of(path, config_hash) is None]
+    usable = [path for path in others if find_fault(path, config_hash) is None]
     for old in usable[keep - 1 :]:
         remove(old)
 

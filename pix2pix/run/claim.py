@@ -30,14 +30,14 @@ from pix2pix.system.durable import publish_json
 
 FOLDER = ".writer"
 ENDING = ".ending"
-BEAT_SECONDS = 5.0  # a living holder touches its claim this often
+BEAT_SECONDS = 5.0  # a living owner touches its claim this often
 SILENT_SECONDS = 50.0  # after which one elsewhere counts as dead: ten beats, for a slow file system
-WAIT_SECONDS = 60.0  # that a start waits: longer than a dead holder can be silent unnoticed
+WAIT_SECONDS = 60.0  # that a start waits: longer than a dead owner can be silent unnoticed
 LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Holder:
+class Owner:
     """A training process, told apart from every other that ever ran.
 
     kernel: boot and process namespace, in which `pid` means something; None where the system does
@@ -55,7 +55,7 @@ class Holder:
     since: float = 0.0
 
     @classmethod
-    def me(cls, environment: Mapping[str, str] = os.environ) -> "Holder":
+    def me(cls, environment: Mapping[str, str] = os.environ) -> "Owner":
         """This process."""
         return cls(
             host=socket.gethostname(),
@@ -73,7 +73,7 @@ class Holder:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"{self.user} on {self.host} (process {self.pid}{job}) since {since}"
 
-    def is_dead(self, me: "Holder") -> bool | None:
+    def is_dead(self, me: "Owner") -> bool | None:
         """What `me` can know about this process; None: nothing, it runs elsewhere."""
         same_job = self.slurm_job is not None and self.slurm_job == me.slurm_job
         if same_job and self.slurm_restart < me.slurm_restart:
@@ -98,7 +98,7 @@ class WriterClaim:
         self._done = threading.Event()
 
     def acquire(self, wait_seconds: float = WAIT_SECONDS) -> None:
-        """Claim the directory, after a holder that is ending or dead; says so where it waits.
+        """Claim the directory, after a owner that is ending or dead; says so where it waits.
 
         Raises UserError where another training holds it, and where the folder can't be written.
         """
@@ -106,7 +106,7 @@ class WriterClaim:
         mine = self.root / f"{FOLDER}.{token}"
         try:
             mine.mkdir(parents=True)
-            publish_json(mine / f"{token}.json", asdict(Holder.me()))
+            publish_json(mine / f"{token}.json", asdict(Owner.me()))
             try:
                 self._enter(mine, token, time.monotonic() + wait_seconds)
             finally:
@@ -124,7 +124,7 @@ class WriterClaim:
                 self._file = self._file.rename(self._file.with_suffix(ENDING))
 
     def release(self) -> None:
-        """Give the directory free; nothing where it is not held."""
+        """Release the claim. Does nothing if it is not held."""
         self._done.set()
         with self._lock:
             file, self._file = self._file, None
@@ -146,24 +146,24 @@ class WriterClaim:
 
     def _enter(self, mine: Path, token: str, deadline: float) -> None:
         """Make `mine` the claim, once nobody alive holds one."""
-        sight: _Sight | None = None
+        other: _OtherClaim | None = None
         while not self._rename(mine, token):
-            if sight is None or not sight.file.exists():
-                sight = _Sight.of(self.folder, clock=mine / f"{token}.json")
-            if sight is None:  # released just now
+            if other is None or not other.file.exists():
+                other = _OtherClaim.of(self.folder, clock=mine / f"{token}.json")
+            if other is None:  # released just now
                 if time.monotonic() > deadline:
                     raise UserError(f"{self.folder} is not what a training left there; remove it")
-            elif dead := sight.is_dead():
-                print(f"taking over {self.root} from {sight.holder}: it has ended", flush=True)
-                sight.file.unlink(missing_ok=True)  # another starter may be faster
+            elif dead := other.is_dead():
+                print(f"taking over {self.root} from {other.owner}: it has ended", flush=True)
+                other.file.unlink(missing_ok=True)  # another starter may be faster
                 continue
-            elif (dead is False and not sight.is_ending) or time.monotonic() > deadline:
+            elif (dead is False and not other.is_ending) or time.monotonic() > deadline:
                 raise UserError(
-                    f"{self.root} is being trained by {sight.holder}; wait for it or stop it, or "
+                    f"{self.root} is being trained by {other.owner}; wait for it or stop it, or "
                     "choose another --run_dir"
                 )
             else:
-                sight.announce(deadline - time.monotonic())
+                other.announce(deadline - time.monotonic())
             time.sleep(LOOK_SECONDS)
         self._file = self.folder / f"{token}.json"
         self._sweep(now=self._file.stat().st_mtime)
@@ -201,24 +201,24 @@ class WriterClaim:
 
 
 @dataclass
-class _Sight:
+class _OtherClaim:
     """Another's claim, watched until it goes, beats or has been silent for too long.
 
     clock: a file of ours beside it. The file system's time decides, not that of two machines.
     """
 
     file: Path
-    holder: Holder
+    owner: Owner
     beat: float
     clock: Path
     announced: bool = False
 
     @classmethod
-    def of(cls, folder: Path, clock: Path) -> "_Sight | None":
+    def of(cls, folder: Path, clock: Path) -> "_OtherClaim | None":
         """The claim in `folder`; None where there is none (any more)."""
         try:
             file = next(f for f in folder.iterdir() if f.suffix in (".json", ENDING))
-            return cls(file, _read_holder(file), _modified(file), clock)
+            return cls(file, _read_owner(file), _modified(file), clock)
         except (StopIteration, FileNotFoundError):
             return None
 
@@ -228,7 +228,7 @@ class _Sight:
 
     def is_dead(self) -> bool | None:
         """None: nobody can tell yet."""
-        dead = self.holder.is_dead(Holder.me())
+        dead = self.owner.is_dead(Owner.me())
         if dead is not None:
             return dead
         try:
@@ -244,15 +244,15 @@ class _Sight:
         """Say for whom the start waits, once."""
         if not self.announced:
             state = "is just ending" if self.is_ending else "may be dead"
-            print(f"waiting up to {seconds:.0f} s for {self.holder}, which {state}", flush=True)
+            print(f"waiting up to {seconds:.0f} s for {self.owner}, which {state}", flush=True)
             self.announced = True
 
 
-def _read_holder(file: Path) -> Holder:
+def _read_owner(file: Path) -> Owner:
     try:
-        return Holder(**json.loads(file.read_text()))
+        return Owner(**json.loads(file.read_text()))
     except (ValueError, TypeError):  # damaged, or of another version
-        return Holder(since=_modified(file))
+        return Owner(since=_modified(file))
 
 
 def _modified(file: Path) -> float:

@@ -1,6 +1,6 @@
 """The only file that knows ranks: Accelerator, reductions, agreement between ranks.
 
-Everything else is told what it needs: which slice of the data is mine, here is the mean over all
+Everything else is told what it needs: which part of the data is mine, here is the mean over all
 ranks, rank 0 writes. A process that was not launched as one of many is rank 0 of 1.
 """
 
@@ -117,7 +117,7 @@ class Distributed:
             wrapped.broadcast_buffers = False
         return wrapped
 
-    def use_main_buffers(self, *modules: nn.Module) -> None:
+    def broadcast_buffers(self, *modules: nn.Module) -> None:
         """Give every rank rank 0's buffers. Never averaged: then saving would change the run."""
         if self.world_size > 1:
             for module in modules:
@@ -140,7 +140,7 @@ class Distributed:
         """Wait until every rank has come here."""
         self.accelerator.wait_for_everyone()
 
-    def on_main(self, work: Callable[[], T]) -> T:
+    def run_on_main(self, work: Callable[[], T]) -> T:
         """Run `work` on rank 0 and give its (picklable) result, or its UserError, to every rank.
 
         For what must be decided once: a look at the file system may differ from node to node.
@@ -157,7 +157,7 @@ class Distributed:
             raise outcome[0]
         return outcome[0]  # type: ignore[return-value]
 
-    def everyones(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
+    def all_gather_object(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
         """The (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
         if self.world_size == 1:
             return [word]
@@ -165,9 +165,9 @@ class Distributed:
         dist.all_gather_object(words, word, group=group)
         return cast("list[T]", words)
 
-    def raise_together(self, error: str | None) -> None:
+    def raise_on_all_ranks(self, error: str | None) -> None:
         """Raise the first rank's `error` as UserError on every rank; no error anywhere: return."""
-        first = next(filter(None, self.everyones(error)), None)
+        first = next(filter(None, self.all_gather_object(error)), None)
         if first is not None:
             raise UserError(first)
 

@@ -19,11 +19,14 @@ from pix2pix.model.color import ColorSpace
 from pix2pix.model.networks import PatchDiscriminator, UNetGenerator, initialize
 
 
+EMA_NAME = "generator_average"  # in checkpoints, since the first of them
+
+
 @dataclass
 class TrainState:
     """The networks and their optimizers after `step` steps, on one device.
 
-    generator_average: exponential moving average of the generator's weights and running
+    ema_generator: exponential moving average of the generator's weights and running
         statistics, the one that is evaluated and exported; None where `ema_decay` is 0.
     Each network has a gradient scaler of its own (enabled for fp16 only): with a shared one, an
     overflow in the discriminator applied the generator's gradient twice.
@@ -35,28 +38,28 @@ class TrainState:
     discriminator_optimizer: Adam
     generator_scaler: GradScaler
     discriminator_scaler: GradScaler
-    generator_average: nn.Module | None
+    ema_generator: nn.Module | None
     step: int = 0
 
     @property
-    def best_generator(self) -> nn.Module:
+    def eval_generator(self) -> nn.Module:
         """The generator to look at: the average where there is one."""
-        return self.generator if self.generator_average is None else self.generator_average
+        return self.generator if self.ema_generator is None else self.ema_generator
 
     @property
     def num_bytes(self) -> int:
         """Size of a checkpoint: weights, both Adam moments, the average; about."""
         weights = [self.generator, self.generator, self.generator, self.discriminator]
         weights += [self.discriminator, self.discriminator]
-        if self.generator_average is not None:
-            weights.append(self.generator_average)
+        if self.ema_generator is not None:
+            weights.append(self.ema_generator)
         return sum(p.numel() * p.element_size() for w in weights for p in w.parameters())
 
     def networks(self) -> dict[str, nn.Module]:
         """Every network under the name that checkpoints give it."""
         named = {"generator": self.generator, "discriminator": self.discriminator}
-        if self.generator_average is not None:
-            named["generator_average"] = self.generator_average
+        if self.ema_generator is not None:
+            named[EMA_NAME] = self.ema_generator
         return named
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,7 +103,7 @@ class TrainState:
 
 
 def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -> TrainState:
-    """Networks and optimizers as `config` describes them, initialised from its seed."""
+    """Networks and optimizers as `config` describes them, initialized from its seed."""
     color_space = ColorSpace(config.color_space)
     generator: nn.Module = build_generator(config)
     discriminator: nn.Module = PatchDiscriminator(
@@ -108,7 +111,7 @@ def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -
         width=config.discriminator_width,
         norm=config.norm,
     )
-    # Initialised on the CPU: the same seed gives the same weights on every device.
+    # Initialized on the CPU: the same seed gives the same weights on every device.
     random = torch.Generator().manual_seed(seed_of("weights", config.seed))
     for network in (generator, discriminator):
         initialize(network, random)
@@ -120,7 +123,7 @@ def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -
         discriminator_optimizer=_adam(discriminator, config),
         generator_scaler=GradScaler(device.type, enabled=fp16),
         discriminator_scaler=GradScaler(device.type, enabled=fp16),
-        generator_average=_frozen_copy(generator) if config.ema_decay > 0 else None,
+        ema_generator=_frozen_copy(generator) if config.ema_decay > 0 else None,
     )
 
 

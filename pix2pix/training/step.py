@@ -22,7 +22,7 @@ PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What one step measured on this rank: scalar tensors on the device, not yet synchronised."""
+    """What one step measured on this rank: scalar tensors on the device, not yet synchronized."""
 
     discriminator_loss: Tensor
     real_score: Tensor  # mean of D(real): a probability for bce, else the raw logit
@@ -82,8 +82,8 @@ class AdversarialStep:
         self.dtype = PRECISIONS[precision]
         self.rank = rank  # only a key of the dropout seed
 
-    def __call__(self, slices: Sequence[Batch]) -> StepMetrics:
-        """One step from the accumulation slices of this rank; advances `state.step`.
+    def __call__(self, micro_batches: Sequence[Batch]) -> StepMetrics:
+        """One step from the micro-batches of this rank; advances `state.step`.
 
         A loss or gradient that is not finite, on any rank, leaves that network, its optimizer and
         its running statistics as they were, on every rank. No value is read back from the device.
@@ -93,7 +93,9 @@ class AdversarialStep:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(state.step)
         statistics = [buffer.clone() for buffer in state.generator.buffers()]
-        pairs = [training_view(batch, self.color_space, config.image_size) for batch in slices]
+        pairs = [
+            training_view(batch, self.color_space, config.image_size) for batch in micro_batches
+        ]
 
         fakes = self._generate_all(pairs)
         real_score, fake_score, d_loss = self._discriminator_backward(pairs, fakes)
@@ -141,23 +143,23 @@ class AdversarialStep:
         for buffer, before in zip(self.state.generator.buffers(), statistics, strict=True):
             buffer.copy_(before)
 
-    def _generate(self, condition: Tensor, part: int, generator: nn.Module) -> Tensor:
-        """The generator's output with the dropout of (seed, step, slice, rank)."""
-        key = ("dropout", self.config.seed, self.state.step, part, self.rank)
+    def _generate(self, condition: Tensor, micro_batch: int, generator: nn.Module) -> Tensor:
+        """The generator's output with the dropout of (seed, step, micro-batch, rank)."""
+        key = ("dropout", self.config.seed, self.state.step, micro_batch, self.rank)
         torch.manual_seed(seed_of(*key))
         with self._autocast(condition):
             output: Tensor = generator(condition)
         return output.float()
 
     def _generate_all(self, pairs: list["Pair"]) -> list[Tensor]:
-        """A fake per slice: with its graph for one slice, else without (memory of one slice)."""
+        """Return a fake per micro-batch, with its graph only if there is one: memory of one."""
         if len(pairs) == 1:
             return [self._generate(pairs[0][0], 0, self.generator)]
         statistics = [buffer.clone() for buffer in self.state.generator.buffers()]
         with torch.no_grad():
             fakes = [
-                self._generate(condition, part, self.state.generator)
-                for part, (condition, _) in enumerate(pairs)
+                self._generate(condition, index, self.state.generator)
+                for index, (condition, _) in enumerate(pairs)
             ]
         for buffer, before in zip(self.state.generator.buffers(), statistics, strict=True):
             buffer.copy_(before)  # the pass with gradients is the one that counts
@@ -174,12 +176,12 @@ class AdversarialStep:
         kind, scaler = self.config.gan_loss, self.state.discriminator_scaler
         self.state.discriminator.requires_grad_(True)
         total = torch.zeros(3, device=fakes[0].device)
-        for part, ((condition, target), fake) in enumerate(zip(pairs, fakes, strict=True)):
+        for index, ((condition, target), fake) in enumerate(zip(pairs, fakes, strict=True)):
             with _local_gradients(self.discriminator):
                 real_logits = self._judge(self.discriminator, condition, target)
                 real_loss = losses.discriminator_real(real_logits, kind) / (2 * len(pairs))
                 _backward(real_loss, scaler)
-            last = part == len(pairs) - 1
+            last = index == len(pairs) - 1
             with contextlib.nullcontext() if last else _local_gradients(self.discriminator):
                 fake_logits = self._judge(self.discriminator, condition, fake.detach())
                 fake_loss = losses.discriminator_fake(fake_logits, kind) / (2 * len(pairs))
@@ -197,11 +199,11 @@ class AdversarialStep:
         # Frozen: no gradient of the discriminator is computed only to be thrown away.
         self.state.discriminator.requires_grad_(False)
         total = torch.zeros(2, device=fakes[0].device)
-        for part, (condition, target) in enumerate(pairs):
-            last = part == len(pairs) - 1
+        for index, (condition, target) in enumerate(pairs):
+            last = index == len(pairs) - 1
             with contextlib.nullcontext() if last else _local_gradients(self.generator):
                 alone = len(pairs) == 1
-                fake = fakes[0] if alone else self._generate(condition, part, self.generator)
+                fake = fakes[0] if alone else self._generate(condition, index, self.generator)
                 # Not through a wrapper: it has nothing to reduce for a frozen network.
                 logits = self._judge(self.state.discriminator, condition, fake)
                 adversarial = losses.generator_adversarial(logits, kind)
@@ -224,7 +226,7 @@ class AdversarialStep:
 
     @torch.no_grad()
     def _colorfulness(self, images: list[Tensor]) -> Tensor:
-        """Mean over the photographs of every slice."""
+        """Mean over the photographs of every micro-batch."""
         chroma = torch.cat([self.color_space.chroma(image) for image in images])
         return chroma_colorfulness(chroma).mean()
 
@@ -234,7 +236,7 @@ class AdversarialStep:
 
     @torch.no_grad()
     def _average_generator(self) -> None:
-        average = self.state.generator_average
+        average = self.state.ema_generator
         if average is None:
             return
         weight = 1 - self.config.ema_decay_at(self.state.step)
@@ -270,7 +272,7 @@ def _update(
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     finite = torch.isfinite(norm)
-    # Read by the fused kernel on the device: no synchronisation decides about the update. The
+    # Read by the fused kernel on the device: no synchronization decides about the update. The
     # gradient is already averaged over ranks, so every rank decides alike.
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()

@@ -12,7 +12,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.data.batches import (
     Batch,
     EvaluationBatches,
-    TrainSlices,
+    TrainMicroBatches,
     global_batch_keys,
     resize,
 )
@@ -81,7 +81,7 @@ class Trainer:
         self.writer = WriterClaim(config.run_dir)
         # The other ranks wait for this one, and not for ever.
         patience = min(WAIT_SECONDS, distributed.timeout.total_seconds() / 2)
-        distributed.on_main(partial(self.writer.acquire, patience))
+        distributed.run_on_main(partial(self.writer.acquire, patience))
         try:
             self._load()
         except BaseException:
@@ -92,7 +92,7 @@ class Trainer:
         """Make the run directory ours and take up the training where it stands."""
         config, distributed = self.config, self.distributed
         claim = partial(self.run.claim, config, self.train.split.digest)
-        for change in distributed.on_main(claim):
+        for change in distributed.run_on_main(claim):
             distributed.say(f"changed since the last start: {change}")
         self.color_space = ColorSpace(config.color_space)
         self.state = build_state(config, distributed.device, fp16=self.precision == "fp16")
@@ -100,7 +100,7 @@ class Trainer:
         self.checkpointer = Checkpointer(
             self.run.checkpoints, config.keep_checkpoints, distributed, identity
         )
-        distributed.on_main(partial(check_free_disk, self.run.root, self.state.num_bytes))
+        distributed.run_on_main(partial(check_free_disk, self.run.root, self.state.num_bytes))
         self.step = self._parallel_step()
         self._restore()
         self.saved_step = self.state.step
@@ -124,17 +124,17 @@ class Trainer:
             return self._conclude()
 
     def _train(self) -> None:
-        parts = self.config.grad_accumulation_steps
+        num_micro_batches = self.config.grad_accumulation_steps
         self.window = MeanWindow(self.stream)
         stop = False
         while self.state.step < self.total_steps and not stop:
-            metrics = self.step([self.stream.next() for _ in range(parts)])
+            metrics = self.step([self.stream.next() for _ in range(num_micro_batches)])
             self.window.add(metrics)
             self.numbers.add(self.state.step, metrics)
             self._log_failed_steps()
             stop, failed = self.agreement.exchange(self._should_stop(), bool(self._failure()))
             if failed:
-                self.distributed.raise_together(self._failure())
+                self.distributed.raise_on_all_ranks(self._failure())
             self._report()
         self.writer.ending()
         with self.window.paused("checkpoints"):
@@ -148,12 +148,12 @@ class Trainer:
         self.log.advance()
         if self._due(config.log_every):
             self._log_scalars()
-        parts = (
+        pauses = (
             ("pictures", config.sample_every, self._draw_samples),
             ("evaluation", config.evaluate_every, self._evaluate),
             ("checkpoints", config.checkpoint_every, self._save_unless_failing),
         )
-        for name, every, work in parts:
+        for name, every, work in pauses:
             if self._due(every):
                 with self.window.paused(name):
                     work()
@@ -215,7 +215,7 @@ class Trainer:
         reader = self.validation or self.train
         batch = EvaluationBatches(reader, 0, 1, NUM_SAMPLE_PICTURES)[0].to(self.distributed.device)
         gray, color = (resize(p, self.config.image_size) for p in (batch.gray, batch.color))
-        with evaluation_mode(self.state.best_generator) as generator:
+        with evaluation_mode(self.state.eval_generator) as generator:
             rgb = colorize_batch(generator, self.color_space, gray)
         columns = [gray.expand(-1, 3, -1, -1).float() / 255, rgb, color.float() / 255]
         self.log.picture(self.state.step, torch.stack(columns, dim=1))
@@ -223,8 +223,8 @@ class Trainer:
     def _evaluate(self) -> None:
         if self.validation is None:
             return
-        self.distributed.use_main_buffers(self.state.best_generator)
-        with evaluation_mode(self.state.best_generator) as generator:
+        self.distributed.broadcast_buffers(self.state.eval_generator)
+        with evaluation_mode(self.state.eval_generator) as generator:
             predict = partial(colorize_batch, generator, self.color_space)
             means = evaluate(
                 {"colorized": predict},
@@ -248,7 +248,7 @@ class Trainer:
 
     def _save(self) -> None:
         self._log_failed_steps(wait=True)
-        self.distributed.raise_together(self._failure())  # never save what it has touched
+        self.distributed.raise_on_all_ranks(self._failure())  # never save what it has touched
         self.saved_step = self.state.step
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)
 
@@ -280,13 +280,13 @@ class Trainer:
         return step
 
     def _open_stream(self) -> BatchStream:
-        slices = TrainSlices(
+        micro_batches = TrainMicroBatches(
             self.train, self.config, self.distributed.rank, self.distributed.world_size
         )
-        parts = self.config.grad_accumulation_steps
-        numbers = range(self.state.step * parts, self.total_steps * parts)
+        per_step = self.config.grad_accumulation_steps
+        numbers = range(self.state.step * per_step, self.total_steps * per_step)
         workers = self.distributed.loader_workers(self.config.num_workers)
-        return BatchStream(slices, numbers, self.distributed.device, workers)
+        return BatchStream(micro_batches, numbers, self.distributed.device, workers)
 
     def _open_log(self) -> RunLog:
         if self.validation is None:
@@ -310,9 +310,9 @@ class Trainer:
 
 def _open_readers(root: Path, distributed: Distributed) -> tuple[ShardReader, ShardReader | None]:
     """Readers of the train split and, where there is one, of the val split."""
-    train = distributed.on_main(lambda: open_split(root, "train"))
-    has_validation = distributed.on_main(lambda: "val" in read_manifest(root).splits)
+    train = distributed.run_on_main(lambda: open_split(root, "train"))
+    has_validation = distributed.run_on_main(lambda: "val" in read_manifest(root).splits)
     if not has_validation:
         return ShardReader(root, train), None
-    validation = distributed.on_main(lambda: open_split(root, "val"))
+    validation = distributed.run_on_main(lambda: open_split(root, "val"))
     return ShardReader(root, train), ShardReader(root, validation)

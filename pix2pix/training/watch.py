@@ -46,7 +46,7 @@ class MeanWindow:
         self._restart()
 
     def add(self, metrics: StepMetrics) -> None:
-        """One more step; no synchronisation."""
+        """One more step; no synchronization."""
         values = metrics.stacked()
         self.total = values if self.total is None else self.total + values
         self.steps += 1
@@ -110,7 +110,7 @@ class FiniteWatch:
         self._under_way: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, number: int, metrics: StepMetrics) -> None:
-        """Note the step after which `state.step` is `number`; no synchronisation."""
+        """Note the step after which `state.step` is `number`; no synchronization."""
         norms = (metrics.discriminator_gradient_norm, metrics.generator_gradient_norm)
         values = torch.stack([metrics.failed_updates.float(), *norms])
         event = None

@@ -1,4 +1,4 @@
-"""A web page to try a model on: drop a photograph, compare gray and coloured, download it.
+"""A web page to try a model on: drop a photograph, compare gray and colored, download it.
 
 What may be asked of the server, and how it starts and ends, is told in `page_server.py`. Needs the
 package of the extra `[web]`, Gradio, which is imported when the page is made.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # 50 megapixels take some 10 s on one core and 0.7 GB: what a stranger may ask for at most.
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 50 * 2**20
-# One is coloured at a time: the last in the queue waits 3 minutes at worst.
+# One is colored at a time: the last in the queue waits 3 minutes at worst.
 MAX_WAITING = 16
 MAX_SATURATION = 2.0
 # What was uploaded and what was made of it stays an hour: people come back to a page.
@@ -38,11 +38,11 @@ DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS = 300, 3600
 SHOWN_SIDE = 1600  # pixels; the download has all of them
 EXAMPLES = ("astronaut", "chelsea", "coffee", "camera")  # public domain or CC0
 
-TITLE = "Colour a photograph"
+TITLE = "Color a photograph"
 LABEL = "Download"
-PROBLEM = "This cannot be coloured"
+PROBLEM = "This cannot be colored"
 INTRODUCTION = (
-    "Drop a photograph: its light and detail stay, its colours are painted anew. "
+    "Drop a photograph: its light and detail stay, its colors are painted anew. "
     "It is deleted after an hour."
 )
 CSS = """
@@ -141,7 +141,7 @@ def write_examples(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Colored:
-    """Files of a coloured photograph: gray and coloured as they are shown, and at full size."""
+    """Files of a colored photograph: gray and colored as they are shown, and at full size."""
 
     gray: Path
     colored: Path
@@ -150,9 +150,9 @@ class Colored:
 
 
 def color_file(colorizer: Colorizer, photo: Path, saturation: float, folder: Path) -> Colored:
-    """Colour a file as scripts/colorize.py does; the download keeps its format, or is a PNG.
+    """Color a file as scripts/colorize.py does; the download keeps its format, or is a PNG.
 
-    folder: gets a new folder with the results. Raises PhotoError for what cannot be coloured.
+    folder: gets a new folder with the results. Raises PhotoError for what cannot be colored.
     """
     opened = open_photo(photo, MAX_PIXELS)
     colored = colorizer.colorize(opened, saturation)

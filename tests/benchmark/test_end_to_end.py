@@ -41,7 +41,7 @@ def play(plan: Plan, clock: Clock) -> tuple[Turns, str]:
         clock.now += seconds
 
     trainer = SimpleNamespace(
-        step=lambda slices: take("s", STEP),
+        step=lambda micro_batches: take("s", STEP),
         distributed=SimpleNamespace(device=torch.device("cpu")),
         window=SimpleNamespace(seconds=defaultdict(float)),
         stream=SimpleNamespace(seconds_waited=0.0),
@@ -92,7 +92,7 @@ def test_the_parts_of_a_training_add_up_to_its_seconds(monkeypatch):
 def test_a_turn_of_the_bare_step_comes_after_one_that_does_not_count(monkeypatch):
     clock, steps = Clock(), []
 
-    def step(slices):
+    def step(micro_batches):
         steps.append("s")
         clock.now += 50.0 if len(steps) == 1 else STEP  # what the other left in the caches
 

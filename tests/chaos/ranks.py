@@ -40,9 +40,9 @@ def train_traced(config: TrainConfig) -> int:
         trainer = Trainer(config, distributed)
         step = trainer.step
 
-        def traced(slices: Sequence[Batch]) -> StepMetrics:
-            metrics = step(slices)
-            keys = [key for batch in slices for key in batch.keys]
+        def traced(micro_batches: Sequence[Batch]) -> StepMetrics:
+            metrics = step(micro_batches)
+            keys = [key for batch in micro_batches for key in batch.keys]
             losses = [getattr(metrics, name).item() for name in LOSSES]
             record = {"step": trainer.state.step, "keys": keys, "losses": losses}
             trace.write(json.dumps(record) + "\n")

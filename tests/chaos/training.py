@@ -218,7 +218,7 @@ class DisturbedTraining:
 
 
 def _mean_losses(records: list[dict[str, Any]]) -> list[float]:
-    """Of the ranks, whose slices are of one size: the losses of the global batch."""
+    """Of the ranks, whose micro_batches are of one size: the losses of the global batch."""
     columns = zip(*(record["losses"] for record in records), strict=True)
     return [sum(column) / len(column) for column in columns]
 

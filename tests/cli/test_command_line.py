@@ -26,7 +26,7 @@ class Options:
     side: int | None = option(None, help="side of a picture", unit="pixels")
     rate: float = option(2e-4, help="step size")
     dropout: bool = option(True, help="drop units")
-    norm: Literal["batch", "instance"] = option("batch", help="normalisation")
+    norm: Literal["batch", "instance"] = option("batch", help="normalization")
     precision: Literal["no", "bf16"] | None = option(None, help="number format")
     splits: tuple[str, ...] = option(("train", "val"), help="which splits")
     sides: tuple[int, ...] = option((), help="which sides")
@@ -232,7 +232,7 @@ def test_help_names_every_flag_with_unit_choices_and_default_in_80_columns():
         "--side PIXELS side of a picture (default none)",
         "--rate X step size (default 0.0002)",
         "--dropout true|false drop units (default true)",
-        "--norm batch|instance normalisation (default batch)",
+        "--norm batch|instance normalization (default batch)",
         "--splits TEXT,… which splits (default train,val)",
         "--config FILE",
         "--help",

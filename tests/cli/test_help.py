@@ -47,7 +47,7 @@ def test_a_mistake_needs_no_torch_and_is_one_message(without_torch, program):
 def test_the_flags_of_a_training_are_grouped_each_with_its_unit_and_default():
     text = help_text(TrainConfig, program="train")
     headings = [line for line in text.splitlines() if line and line[0] not in " u"]
-    assert len(headings) >= 6  # run, data, networks, optimisation, cadence, every command
+    assert len(headings) >= 6  # run, data, networks, optimization, cadence, every command
     for flag in flags_of(TrainConfig).values():
         assert flag.required or f"(default {flag.default_text})" in " ".join(text.split())
         lines = [line for line in text.splitlines() if line.startswith(f"  --{flag.name} ")]

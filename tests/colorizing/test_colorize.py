@@ -222,7 +222,7 @@ def test_bad_files_are_reported_with_a_reason_and_the_others_go_on(
     assert files_below(tmp_path / "out") == ["a.jpg", "f.png"]
     bad = ["b empty.jpg", "c text.png", "d cut.jpg", "e gone.jpg"]
     assert [path.name for path in report.failures] == bad
-    assert str(report).startswith(f"2 of 6 photographs coloured, in {tmp_path / 'out'}; 4 failed")
+    assert str(report).startswith(f"2 of 6 photographs colored, in {tmp_path / 'out'}; 4 failed")
     lines = capsys.readouterr().err
     for name in bad:
         assert f"{photos / name}: " in lines
@@ -353,8 +353,8 @@ def test_script_colors_a_folder_and_says_how_many(
     assert run_script(monkeypatch, photos, tmp_path / "out") == status
     assert files_below(tmp_path / "out") == ["a photo.jpg"]
     output = capsys.readouterr()
-    assert f"1 of {1 + bad} photographs coloured, in {tmp_path / 'out'}" in output.out
-    assert "colouring: 100%" in output.err
+    assert f"1 of {1 + bad} photographs colored, in {tmp_path / 'out'}" in output.out
+    assert "coloring: 100%" in output.err
 
 
 def test_script_ends_with_status_2_and_one_line_on_a_users_mistake(

@@ -41,7 +41,7 @@ def sheet_of(photos, colorized, out, max_rows=MANY):
 
 
 def cells(sheet):
-    """The colour in each column of each row, None for white: [rows][columns]."""
+    """The color in each column of each row, None for white: [rows][columns]."""
     pixels = np.asarray(sheet).astype(int)
     centers = [GAP + WIDTH // 2 + column * (WIDTH + GAP) for column in range(3)]
     filled = (pixels[:, centers[0]] != 255).any(axis=1)
@@ -64,7 +64,7 @@ def test_a_row_has_gray_colorized_and_truth_and_none_where_it_was_captured_in_gr
     assert last[2] is None
 
 
-def test_photographs_that_were_not_coloured_are_left_out(photos, colorized, tmp_path):
+def test_photographs_that_were_not_colored_are_left_out(photos, colorized, tmp_path):
     (colorized / "b" / "two.png").unlink()
     count, sheet = sheet_of(photos, colorized, tmp_path / "sheet.png")
     assert count == len(cells(sheet)) == 2
@@ -75,7 +75,7 @@ def test_rows_are_limited(photos, colorized, tmp_path):
     assert count == len(cells(sheet)) == 1
 
 
-def test_columns_and_rows_are_labelled(photos, colorized, tmp_path):
+def test_columns_and_rows_are_labeled(photos, colorized, tmp_path):
     """Rows that differ in nothing but their names differ in the picture of their label."""
     _, sheet = sheet_of(photos, colorized, tmp_path / "sheet.png")
     columns = [GAP + column * (WIDTH + GAP) for column in range(3)]
@@ -109,7 +109,7 @@ def test_mistakes_are_one_message_and_nothing_is_written(photos, colorized, tmp_
     (tmp_path / "broken" / "b" / "one.png").write_bytes(b"no picture")
     before = sorted(tmp_path.rglob("*"))
     for words, *arguments in [
-        ("holds no coloured version", photos, tmp_path / "empty", tmp_path / "sheet.png", MANY),
+        ("holds no colored version", photos, tmp_path / "empty", tmp_path / "sheet.png", MANY),
         ("no photographs there", tmp_path / "no", colorized, tmp_path / "sheet.png", MANY),
         ("one.png: not a picture", photos, tmp_path / "broken", tmp_path / "sheet.png", MANY),
         ("ends in .jpg, ", photos, colorized, tmp_path / "sheet.pdf", MANY),

@@ -1,4 +1,4 @@
-"""Promises of the batches: the right photographs, cut alike, for any ranks and workers."""
+"""Promises of the batches: the right photographs, crop alike, for any ranks and workers."""
 
 import pickle
 from itertools import chain
@@ -10,7 +10,7 @@ import torch
 from pix2pix.data.batches import (
     Batch,
     EvaluationBatches,
-    TrainSlices,
+    TrainMicroBatches,
     resize,
     training_view,
 )
@@ -27,29 +27,31 @@ def reader(tiny_shards):
     return ShardReader(tiny_shards, open_split(tiny_shards, "train"))
 
 
-def slices_of(reader, tmp_path, rank=0, world_size=1, **changes):
+def micro_batches_of(reader, tmp_path, rank=0, world_size=1, **changes):
     config = tiny_config(reader.root, tmp_path, **changes)
-    return TrainSlices(reader, config, rank, world_size)
+    return TrainMicroBatches(reader, config, rank, world_size)
 
 
-@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (3, 2), (6, 1)])
-def test_ranks_and_slices_cut_the_same_global_batch(reader, tmp_path, world_size, parts):
-    whole = slices_of(reader, tmp_path)
+@pytest.mark.parametrize(("world_size", "num_micro_batches"), [(2, 1), (3, 2), (6, 1)])
+def test_ranks_and_micro_batches_divide_the_same_global_batch(
+    reader, tmp_path, world_size, num_micro_batches
+):
+    whole = micro_batches_of(reader, tmp_path)
     for step in (0, 3, 4):
-        cut = [
-            slices_of(reader, tmp_path, rank, world_size, grad_accumulation_steps=parts)[
-                step * parts + part
-            ]
+        drawn = [
+            micro_batches_of(
+                reader, tmp_path, rank, world_size, grad_accumulation_steps=num_micro_batches
+            )[step * num_micro_batches + micro_batch]
             for rank in range(world_size)
-            for part in range(parts)
+            for micro_batch in range(num_micro_batches)
         ]
-        assert tuple(chain.from_iterable(batch.keys for batch in cut)) == whole[step].keys
-        assert torch.equal(torch.cat([batch.color for batch in cut]), whole[step].color)
-        assert torch.equal(torch.cat([batch.flip for batch in cut]), whole[step].flip)
+        assert tuple(chain.from_iterable(batch.keys for batch in drawn)) == whole[step].keys
+        assert torch.equal(torch.cat([batch.color for batch in drawn]), whole[step].color)
+        assert torch.equal(torch.cat([batch.flip for batch in drawn]), whole[step].flip)
 
 
 def test_gray_and_color_are_cut_and_mirrored_alike(reader, tmp_path):
-    batch = slices_of(reader, tmp_path)[0]
+    batch = micro_batches_of(reader, tmp_path)[0]
     assert batch.gray.shape == (6, 1, 64, 64)
     assert batch.color.shape == (6, 3, 64, 64)
     assert batch.color.is_contiguous(memory_format=torch.channels_last)
@@ -62,8 +64,12 @@ def test_gray_and_color_are_cut_and_mirrored_alike(reader, tmp_path):
 
 
 def test_a_sample_is_cut_anew_in_every_epoch_and_the_same_in_every_run(reader, tmp_path):
-    slices = slices_of(reader, tmp_path, global_batch=24)
-    first, again, second = slices[0], slices_of(reader, tmp_path, global_batch=24)[0], slices[1]
+    micro_batches = micro_batches_of(reader, tmp_path, global_batch=24)
+    first, again, second = (
+        micro_batches[0],
+        micro_batches_of(reader, tmp_path, global_batch=24)[0],
+        micro_batches[1],
+    )
     assert torch.equal(first.color, again.color)
     assert sorted(first.keys) == sorted(second.keys)
     places = {key: row for row, key in enumerate(second.keys)}
@@ -77,16 +83,16 @@ def test_a_sample_is_cut_anew_in_every_epoch_and_the_same_in_every_run(reader, t
 
 
 def test_crops_reach_every_edge(reader, tmp_path):
-    slices = slices_of(reader, tmp_path, global_batch=24)
-    cuts = [cut for number in range(40) for cut in slices.cuts(number)]
-    tops, lefts, flips = np.array([(cut.top, cut.left, cut.flip) for cut in cuts]).T
+    micro_batches = micro_batches_of(reader, tmp_path, global_batch=24)
+    crops = [crop for number in range(40) for crop in micro_batches.crops(number)]
+    tops, lefts, flips = np.array([(crop.top, crop.left, crop.flip) for crop in crops]).T
     for values in (tops, lefts):
         assert values.min() < 0.02
         assert values.max() > 0.98
     assert 0.4 < (flips >= 0.5).mean() < 0.6
 
 
-def test_evaluation_cuts_the_centre_square_in_manifest_order(reader):
+def test_evaluation_cuts_the_center_square_in_manifest_order(reader):
     batches = EvaluationBatches(reader, rank=0, world_size=1, batch_size=10)
     assert len(batches) == 3
     keys = list(chain.from_iterable(batches[n].keys for n in range(3)))
@@ -144,7 +150,7 @@ def test_a_reader_can_be_sent_to_another_process(reader):
 
 
 def test_blank_batch_has_the_shape_of_a_real_one(reader, tmp_path):
-    real, blank = slices_of(reader, tmp_path)[0], Batch.blank(6, 64)
+    real, blank = micro_batches_of(reader, tmp_path)[0], Batch.blank(6, 64)
     for name in ("gray", "color", "flip"):
         a, b = getattr(real, name), getattr(blank, name)
         assert a.shape == b.shape

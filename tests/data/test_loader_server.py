@@ -27,7 +27,7 @@ def batches_of(shards):
     return EvaluationBatches(ShardReader(shards, open_split(shards, "train")), 0, 1, batch_size=2)
 
 
-def about(pid, field):
+def status_of(pid, field):
     """A number of /proc/PID/status, proc(5)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
@@ -58,9 +58,9 @@ def load_while_all_are_signalled(shards):
             stream.next()  # two of each worker
         arrived.set()
         workers = stream._batches._workers
-        parents = {about(worker.pid, "PPid") for worker in workers}
+        parents = {status_of(worker.pid, "PPid") for worker in workers}
         assert parents < set(map(int, servers))  # not one started later
-        assert [about(parent, "Threads") for parent in parents] == [1]
+        assert [status_of(parent, "Threads") for parent in parents] == [1]
         time.sleep(0.5)
         assert all(worker.is_alive() for worker in workers)
         assert len(stream.next().flip) == 2

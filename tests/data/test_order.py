@@ -5,10 +5,10 @@ import pytest
 
 from pix2pix.data.order import (
     SampleOrder,
+    micro_batch_positions,
     permutation,
     samples_at,
     seed_of,
-    slice_positions,
     uniforms,
 )
 
@@ -44,23 +44,32 @@ def test_4096_ranks_see_each_of_10_million_samples_exactly_once_per_epoch():
         np.add.at(seen, samples.shard * 10_000 + samples.index, 1)
     assert seen.min() == seen.max() == 1
     for step in (0, 1, 610, 123_456):  # 610 runs over the edge of the epoch
-        parts = [slice_positions(step, rank, 4096, 0, 1, global_batch) for rank in range(4096)]
+        parts = [
+            micro_batch_positions(step, rank, 4096, 0, 1, global_batch) for rank in range(4096)
+        ]
         assert all(len(part) == 4 for part in parts)
-        cut = [pair for part in parts for pair in pairs(order, part)]
-        assert cut == pairs(order, range(step * global_batch, (step + 1) * global_batch))
+        drawn = [pair for part in parts for pair in pairs(order, part)]
+        assert drawn == pairs(order, range(step * global_batch, (step + 1) * global_batch))
 
 
-@pytest.mark.parametrize(("world_size", "parts"), [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4), (1, 8)])
-def test_global_batches_are_the_same_for_any_number_of_ranks_and_slices(world_size, parts):
+@pytest.mark.parametrize(
+    ("world_size", "num_micro_batches"), [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4), (1, 8)]
+)
+def test_global_batches_are_the_same_for_any_number_of_ranks_and_micro_batches(
+    world_size, num_micro_batches
+):
     order = SampleOrder(COUNTS, seed=3, window_shards=2)
     for step in range(8):  # runs over the edge of the epoch
-        cut = [
+        drawn = [
             pair
             for rank in range(world_size)
-            for part in range(parts)
-            for pair in pairs(order, slice_positions(step, rank, world_size, part, parts, 8))
+            for micro_batch in range(num_micro_batches)
+            for pair in pairs(
+                order,
+                micro_batch_positions(step, rank, world_size, micro_batch, num_micro_batches, 8),
+            )
         ]
-        assert cut == pairs(order, range(step * 8, step * 8 + 8))
+        assert drawn == pairs(order, range(step * 8, step * 8 + 8))
 
 
 def test_order_does_not_depend_on_what_was_asked_before():
@@ -113,7 +122,7 @@ def test_ten_million_samples_on_4096_ranks_are_arithmetic():
     ranks = [
         pair
         for rank in range(world_size)
-        for pair in pairs(order, slice_positions(step, rank, world_size, 0, 1, batch))
+        for pair in pairs(order, micro_batch_positions(step, rank, world_size, 0, 1, batch))
     ]
     assert ranks == whole
     assert set(order.samples(range(step * batch, (step + 1) * batch)).epoch.tolist()) == {0, 1}

@@ -139,7 +139,7 @@ def test_the_index_says_where_each_member_lies(tmp_path: Path, kinds, form) -> N
     assert index.keys == keys
     assert index.gray.shape == index.color.shape == (3, 2)
     assert index.gray.dtype == index.color.dtype == np.int64
-    for kind, places in zip(KINDS, (index.gray, index.color, index.about), strict=True):
+    for kind, places in zip(KINDS, (index.gray, index.color, index.metadata), strict=True):
         for key, (offset, size) in zip(keys, places, strict=True):
             assert data[offset : offset + size] == contents.get(f"{key}.{kind}", b"")
 

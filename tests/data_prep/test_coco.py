@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import coco
-from data_prep.coco import annotate, digest_about, read_annotations
+from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.photos import Photo
 from pix2pix.data.shards import open_split
@@ -37,9 +37,9 @@ def write(folder: Path, content: object = CONTENT, **options) -> Path:
     return path
 
 
-def test_ids_and_licences_are_known_as_the_file_says(tmp_path: Path) -> None:
+def test_ids_and_licenses_are_known_as_the_file_says(tmp_path: Path) -> None:
     marked = annotate(PHOTOS, read_annotations(write(tmp_path)))
-    assert [photo.about for photo in marked] == [
+    assert [photo.metadata for photo in marked] == [
         {"id": 9, "licence": BY},
         {"id": 36, "licence": LICENSES[1]},
         {"id": 61},
@@ -50,7 +50,7 @@ def test_ids_and_licences_are_known_as_the_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", [("4", "7"), ("attribution license", "7"), ("4", "4", "7")])
-def test_other_licences_are_left_out(tmp_path: Path, wanted: tuple[str, ...]) -> None:
+def test_other_licenses_are_left_out(tmp_path: Path, wanted: tuple[str, ...]) -> None:
     annotations = read_annotations(write(tmp_path))
     chosen = annotations.choose(wanted)
     assert chosen == {"4", "7"}
@@ -70,9 +70,9 @@ def test_a_reason_that_a_photograph_has_stays(tmp_path: Path) -> None:
     assert [photo.reject for photo in marked] == ["not_a_file"] * 2
 
 
-def test_an_unknown_licence_is_told_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_license_is_told_with_the_known_ones(tmp_path: Path) -> None:
     annotations = read_annotations(write(tmp_path))
-    with pytest.raises(UserError, match=r"'5': .* has no such licence. It has: 4 Attribution Li"):
+    with pytest.raises(UserError, match=r"'5': .* has no such license. It has: 4 Attribution Li"):
         annotations.choose(["4", "5"])
 
 
@@ -81,7 +81,7 @@ def test_photographs_are_known_by_the_end_of_their_path(tmp_path: Path) -> None:
     annotations = read_annotations(write(tmp_path, content))
     names = ["train2017/b.jpg", "x/y/a.jpg", "z/a.jpg", "z/aa.jpg"]
     marked = annotate([Photo(name, 1) for name in names], annotations)
-    assert [photo.about.get("id") for photo in marked] == [36, 70, 9, None]
+    assert [photo.metadata.get("id") for photo in marked] == [36, 70, 9, None]
 
 
 def test_two_photographs_that_one_entry_may_mean_are_refused(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_two_photographs_that_one_entry_may_mean_are_refused(tmp_path: Path) -> 
 def test_an_older_member_of_the_same_name_is_no_second_photograph(tmp_path: Path) -> None:
     photos = [Photo("a.jpg", 1, reject="replaced"), Photo("a.jpg", 2)]
     marked = annotate(photos, read_annotations(write(tmp_path)))
-    assert [photo.about["id"] for photo in marked] == [9, 9]
+    assert [photo.metadata["id"] for photo in marked] == [9, 9]
 
 
 def test_annotations_of_other_photographs_are_refused(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_any_way_to_write_the_file_reads_the_same(
     content[last] = content.pop(last)
     monkeypatch.setattr(coco, "_CHUNK", chunk)
     read = read_annotations(write(tmp_path, content, ensure_ascii=False, **options))
-    assert read.about["d.jpg"] == {"id": 64, "licence": {"id": 99}}
-    assert len(read.about) == 4
+    assert read.metadata["d.jpg"] == {"id": 64, "licence": {"id": 99}}
+    assert len(read.metadata) == 4
     assert list(read.licenses) == ["4", "1", "7"]
 
 
@@ -161,7 +161,7 @@ def test_what_are_no_annotations_is_refused(tmp_path: Path, content: object, mes
 
 def test_what_stands_behind_the_two_lists_is_not_read(tmp_path: Path) -> None:
     text = json.dumps(CONTENT)[:-1] + ', "annotations": [{"id": '
-    assert len(read_annotations(write(tmp_path, text)).about) == 4
+    assert len(read_annotations(write(tmp_path, text)).metadata) == 4
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def annotated(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_shards_carry_id_and_licence_and_the_manifest_what_was_chosen(annotated: Path) -> None:
+def test_shards_carry_id_and_license_and_the_manifest_what_was_chosen(annotated: Path) -> None:
     file = annotated / "annotations.json"
     make_shards(options_for(annotated, annotations=file, licenses=("7", "attribution license")))
     split = open_split(annotated / "out", "train")
@@ -192,12 +192,12 @@ def test_shards_carry_id_and_licence_and_the_manifest_what_was_chosen(annotated:
     assert split.prep["licenses"] == "4,7"
     with tarfile.open(annotated / "out" / split.shards[0].name) as archive:
         text = archive.extractfile(archive.getmembers()[2]).read()  # type: ignore[union-attr]
-    about = json.load(io.BytesIO(text))
-    assert (about["source"], about["id"]) == ("sub/photo 000.jpg", 9)
-    assert about["licence"] == BY
+    metadata = json.load(io.BytesIO(text))
+    assert (metadata["source"], metadata["id"]) == ("sub/photo 000.jpg", 9)
+    assert metadata["licence"] == BY
 
 
-def test_other_annotations_and_licences_are_another_split(annotated: Path) -> None:
+def test_other_annotations_and_licenses_are_another_split(annotated: Path) -> None:
     file = annotated / "annotations.json"
     make_shards(options_for(annotated, annotations=file, licenses=("4",)))
     with pytest.raises(UserError, match="licenses 4 there, 1,4 now"):
@@ -218,12 +218,14 @@ def test_photographs_that_the_annotations_lack_are_told(
     assert f"1 of 4 photographs are not in {file}" in capsys.readouterr().err
 
 
-def test_licences_without_annotations_are_refused(tmp_path: Path) -> None:
+def test_licenses_without_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--licenses needs --annotations FILE"):
         options_for(tmp_path, licenses=("4",))
 
 
 def test_the_digest_is_of_what_is_known() -> None:
-    about = [Photo("a.jpg", 1, about={"id": 1, "licence": {"id": 4}})]
-    assert digest_about(about) == digest_about([Photo("b.jpg", 2, about=about[0].about)])
-    assert digest_about(about) != digest_about([Photo("a.jpg", 1, about={"id": 1})])
+    photos = [Photo("a.jpg", 1, metadata={"id": 1, "licence": {"id": 4}})]
+    assert digest_metadata(photos) == digest_metadata(
+        [Photo("b.jpg", 2, metadata=photos[0].metadata)]
+    )
+    assert digest_metadata(photos) != digest_metadata([Photo("a.jpg", 1, metadata={"id": 1})])

@@ -82,7 +82,7 @@ def test_a_damaged_note_is_not_believed(
 def test_what_is_left_out_for_another_reason_is_nobodys_original(
     source: CountingSource, tmp_path: Path
 ) -> None:
-    copies(source, tmp_path)  # what was found for other licences does not count
+    copies(source, tmp_path)  # what was found for other licenses does not count
     photos = source.list_photos()
     photos[0] = Photo("a/1.jpg", 4, reject="license")
     marked = reject_duplicates(source, photos, tmp_path, 1)

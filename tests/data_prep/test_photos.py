@@ -191,7 +191,7 @@ def test_the_digest_is_of_names_and_sizes() -> None:
     assert len({digest_photos(each) for each in [photos, *others]}) == 4
 
 
-def test_packaged_photographs_are_colour_and_gray_as_listed() -> None:
+def test_packaged_photographs_are_color_and_gray_as_listed() -> None:
     for packaged in COLOR_PHOTOS:
         photo = open_photo(packaged.path)
         assert min(photo.size) >= 286, packaged.name

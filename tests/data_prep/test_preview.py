@@ -29,7 +29,7 @@ def draw(shards: Path, out: Path, **flags) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def four_colors(tmp_path_factory) -> tuple[Path, list[tuple[int, int, int]]]:
-    """Shards of plain photographs, and their colours in the order of the samples."""
+    """Shards of plain photographs, and their colors in the order of the samples."""
     folder = tmp_path_factory.mktemp("plain")
     colors = {}
     for number, color in enumerate([(200, 60, 40), (40, 180, 60), (50, 70, 210), (210, 190, 40)]):

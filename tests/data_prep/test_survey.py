@@ -45,10 +45,10 @@ def test_what_is_measured_is_what_the_shards_hold(tiny_shards):
     assert len(measured) == 24
     for one in measured:
         with tarfile.open(one.sample.shard) as tar:
-            about = json.load(tar.extractfile(f"{one.sample.key}.json"))
+            metadata = json.load(tar.extractfile(f"{one.sample.key}.json"))
             color = Image.open(tar.extractfile(f"{one.sample.key}.color.jpg"))
             gray = Image.open(tar.extractfile(f"{one.sample.key}.gray.jpg"))
-            assert one.source == about["source"]
+            assert one.source == metadata["source"]
             assert (one.photo_width, one.photo_height) == (90, 72)
             assert one.chroma == chroma_spread(color) > 4
             for kind, place in ((color, one.sample.color), (gray, one.sample.gray)):
@@ -63,7 +63,7 @@ def shards(tiny_shards, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["color", "about"])
+@pytest.mark.parametrize("kind", ["color", "metadata"])
 def test_a_broken_sample_is_named(shards, kind):
     sample = surveyed(shards)[7].sample
     offset, _ = getattr(sample, kind)

@@ -129,7 +129,7 @@ def test_flipped_bits_in_a_header_are_told(
     assert problem in told
 
 
-def about(width: int, height: int) -> bytes:
+def metadata(width: int, height: int) -> bytes:
     return json.dumps({"width": width, "height": height}).encode()
 
 
@@ -142,8 +142,8 @@ def about(width: int, height: int) -> bytes:
         (1, encoded(colorful(60, 48).convert("L")), "color.jpg is L, not RGB"),
         (1, encoded(colorful(60, 50), subsampling=0), "color.jpg has 60 x 50 pixels, not 60 x 48"),
         (1, b"no picture", "color.jpg cannot be decoded"),
-        (2, about(60, 47), "short side of 47 pixels, not 48"),
-        (2, about(62, 48), "gray.jpg has 60 x 48 pixels, not 62 x 48"),
+        (2, metadata(60, 47), "short side of 47 pixels, not 48"),
+        (2, metadata(62, 48), "gray.jpg has 60 x 48 pixels, not 62 x 48"),
         (2, b"{}", "json does not tell width and height"),
         (2, b'{"width": "x", "height": 48}', "json does not tell width and height"),
     ],

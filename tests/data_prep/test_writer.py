@@ -32,9 +32,9 @@ def test_every_photograph_is_in_one_shard_or_among_the_rejects(
         with tarfile.open(clean_run / shard.name) as tar:
             for member in tar:
                 if member.name.endswith(".json"):
-                    about = json.load(tar.extractfile(member))  # type: ignore[arg-type]
-                    assert listed[int(member.name.partition(".")[0])] == about["source"]
-                    sources.append(about["source"])
+                    metadata = json.load(tar.extractfile(member))  # type: ignore[arg-type]
+                    assert listed[int(member.name.partition(".")[0])] == metadata["source"]
+                    sources.append(metadata["source"])
     rejects = [json.loads(line) for line in (clean_run / "rejected.jsonl").open()]
     assert sorted(sources + [reject["source"] for reject in rejects]) == sorted(listed)
     assert rejects == [
@@ -74,10 +74,10 @@ def test_members_carry_no_time_and_no_owner(clean_run: Path) -> None:
 
 def test_sample_descriptions_name_source_and_sizes(clean_run: Path) -> None:
     with tarfile.open(clean_run / "train-000000.tar") as tar:
-        about = json.load(tar.extractfile(tar.getmembers()[2]))  # type: ignore[arg-type]
-    assert about["source"] == about["id"] + ".jpg"
-    assert (about["width"], about["height"]) == (60, 48)
-    assert (about["photo_width"], about["photo_height"]) == (80, 64)
+        metadata = json.load(tar.extractfile(tar.getmembers()[2]))  # type: ignore[arg-type]
+    assert metadata["source"] == metadata["id"] + ".jpg"
+    assert (metadata["width"], metadata["height"]) == (60, 48)
+    assert (metadata["photo_width"], metadata["photo_height"]) == (80, 64)
 
 
 def test_plain_webdataset_reads_every_sample(clean_run: Path) -> None:

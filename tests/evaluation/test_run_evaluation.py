@@ -192,7 +192,7 @@ def test_baselines_are_what_they_say(run, tiny_shards, stand_in):
         assert report[name]["psnr"] == pytest.approx(value, rel=1e-5)
     assert report["mean_color"]["histogram_distance_of_set"] == pytest.approx(distance, abs=1e-6)
     assert f"a {ab[0]:.3f}, b {ab[1]:.3f}" in report["conventions"]["mean_color"]
-    # These colours are so vivid that Rec. 601 luma is far from their lightness.
+    # These colors are so vivid that Rec. 601 luma is far from their lightness.
     assert report["true_chroma"]["psnr"] > report["gray"]["psnr"] + 3
     for name in ("colorfulness", "colorfulness_abs"):
         difference = abs(report[name] - report[f"{name}_truth"])

@@ -82,7 +82,7 @@ def test_it_colors_without_the_run_as_the_run_does(trained_run, exported, tmp_pa
     assert np.array_equal(np.array(Colorizer.from_path(str(exported)).colorize(photo)), by_run)
 
 
-def test_a_run_of_synchronised_norms_exports_a_generator_that_one_process_can_train(
+def test_a_run_of_synchronized_norms_exports_a_generator_that_one_process_can_train(
     trained_run, tmp_path
 ):
     run_dir = Path(shutil.copytree(trained_run, tmp_path / "run"))
@@ -90,9 +90,9 @@ def test_a_run_of_synchronised_norms_exports_a_generator_that_one_process_can_tr
     batch = generator_of(run_dir, checkpoint)
     text = (run_dir / "config.json").read_text()
     (run_dir / "config.json").write_text(text.replace('"norm": "batch"', '"norm": "sync_batch"'))
-    synchronised = generator_of(run_dir, checkpoint)
-    assert synchronised.config == batch.config
-    assert tensor_digests(synchronised.state_dict()) == tensor_digests(batch.state_dict())
+    synchronized = generator_of(run_dir, checkpoint)
+    assert synchronized.config == batch.config
+    assert tensor_digests(synchronized.state_dict()) == tensor_digests(batch.state_dict())
 
 
 def test_the_card_tells_what_made_it(trained_run, exported):
@@ -109,7 +109,7 @@ def test_the_card_tells_what_made_it(trained_run, exported):
         "After step 4, means over the photographs of the `val` split",
         f"| psnr | {last['evaluation/psnr']:.3f} |",
         f"| colorfulness | {last['evaluation/colorfulness']:.3f} |",
-        "## Licence\n\n`cc-by-4.0`",
+        "## License\n\n`cc-by-4.0`",
     ):
         assert words in card
     assert "model.onnx" not in card
@@ -148,7 +148,7 @@ def test_the_example_of_the_card_works(exported, tmp_path, monkeypatch):
         assert colored.size == (50, 40)
 
 
-def test_a_card_without_licence_evaluation_or_shards_says_so(trained_run, tmp_path):
+def test_a_card_without_license_evaluation_or_shards_says_so(trained_run, tmp_path):
     run_dir = Path(shutil.copytree(trained_run, tmp_path / "run"))
     text = (run_dir / "config.json").read_text()
     shards = str(RunDirectory(run_dir).read_config().shards)

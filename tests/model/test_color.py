@@ -10,7 +10,7 @@ from pix2pix.model.color import ColorSpace
 
 
 def colors_8_bit(step):
-    """Colours on a grid over the 8-bit cube that holds its corners: [1, 3, N, 1] uint8."""
+    """Colors on a grid over the 8-bit cube that holds its corners: [1, 3, N, 1] uint8."""
     levels = torch.arange(0, 256, step, dtype=torch.uint8)
     return torch.cartesian_prod(levels, levels, levels).T[None, :, :, None]
 
@@ -24,7 +24,7 @@ def gray_levels():
 
 
 def test_lab_round_trip_is_exact_to_8_bits():
-    colors = colors_8_bit(step=3)  # 636,056 colours
+    colors = colors_8_bit(step=3)  # 636,056 colors
     assert torch.equal(to_8_bit(color.lab_to_rgb(color.rgb_to_lab(colors / 255))), colors)
 
 
@@ -47,7 +47,7 @@ def test_lab_and_xyz_agree_with_skimage():
 
 def test_known_lab_values():
     rgb = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]]).view(4, 3, 1, 1)
-    # e.g. Lindbloom's CIE colour calculator, sRGB and D65
+    # e.g. Lindbloom's CIE color calculator, sRGB and D65
     expected = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]]
     lab = color.rgb_to_lab(rgb).view(4, 3)
     torch.testing.assert_close(lab, torch.tensor(expected), rtol=0, atol=0.02)

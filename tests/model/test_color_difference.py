@@ -7,7 +7,7 @@ from skimage.color import deltaE_cie76, deltaE_ciede2000
 from pix2pix.model.color_difference import delta_e_76, delta_e_2000
 
 # Sharma, Wu, Dalal 2005, table 1: those about the edges of the hue's mean and difference, and one
-# pair of vivid and one of usual colours.
+# pair of vivid and one of usual colors.
 PUBLISHED = [
     ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
     ((50, 3.1571, -77.2803), (50, 0, -82.7485), 2.8615),
@@ -47,7 +47,7 @@ def test_both_agree_with_skimage_all_over_the_space():
         torch.testing.assert_close(ours(lab, other), expected, atol=1e-5, rtol=0)
 
 
-def test_the_same_colour_is_no_difference():
+def test_the_same_color_is_no_difference():
     lab = torch.rand(1, 3, 30, 30) * 100 - 40
     assert delta_e_2000(lab, lab).max() == 0
     assert delta_e_76(lab, lab).max() == 0

@@ -285,7 +285,7 @@ def give_up_privileges() -> None:
     assert ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()) == 0
 
 
-def test_evaluation_and_colouring_verify_and_name_what_they_pass_over(saved, tmp_path, capsys):
+def test_evaluation_and_coloring_verify_and_name_what_they_pass_over(saved, tmp_path, capsys):
     run = copy_of(saved, tmp_path)
     flip_bit(copy_under_another_name(run, 9) / "__1_0.distcp")
     assert newest_checkpoint(run).name == "step_000000004"
@@ -301,9 +301,9 @@ def generator_digests(run):
     return tensor_digests(generator.state_dict()), config.image_size, step
 
 
-def test_colouring_gets_the_averaged_generator(saved):
+def test_coloring_gets_the_averaged_generator(saved):
     digests, image_size, step = run_ranks(generator_digests, 1, saved[0])[0]
     assert (image_size, step) == (64, 4)
-    prefix = "state.generator_average."
+    prefix = "state.ema_generator."
     averaged = {n.removeprefix(prefix): d for n, d in saved[1].items() if n.startswith(prefix)}
     assert digests == averaged

@@ -75,7 +75,7 @@ def test_no_flipped_bit_of_the_state_file_changes_what_it_says(tmp_path):
     told = 0
     for bit in range(8 * len(whole)):
         flip_bit(path, bit)
-        if files.fault_of(final, OURS) is None:
+        if files.find_fault(final, OURS) is None:
             assert files.read_facts(final) == facts  # white space
         else:
             told += 1

@@ -15,7 +15,7 @@ import pytest
 
 from pix2pix.errors import UserError
 from pix2pix.run import claim as writer_claim
-from pix2pix.run.claim import Holder, WriterClaim
+from pix2pix.run.claim import Owner, WriterClaim
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,11 +84,11 @@ def claim_files(root: Path) -> list[str]:
 
 
 def leave_claim(root: Path, suffix: str = ".json", age: float = 0.0, **changes) -> Path:
-    """The claim of a holder that is this process but for `changes`, silent for `age` seconds."""
-    holder = dataclasses.replace(Holder.me(), **changes)
+    """The claim of a owner that is this process but for `changes`, silent for `age` seconds."""
+    owner = dataclasses.replace(Owner.me(), **changes)
     file = root / ".writer" / f"left{suffix}"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(dataclasses.asdict(holder)))
+    file.write_text(json.dumps(dataclasses.asdict(owner)))
     os.utime(file, times=(time.time() - age,) * 2)
     return file
 
@@ -107,9 +107,9 @@ def test_a_second_writer_is_refused_at_once_and_told_who_holds_it_since_when(tmp
     with pytest.raises(UserError, match="is being trained by") as refused:
         acquire(tmp_path / "run", wait_seconds=60)
     assert time.time() - started < 10
-    holder = Holder.me()
+    owner = Owner.me()
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(started - 1))
-    for words in (f"{holder.user} on {holder.host}", f"process {first.pid}", f"since {since[:10]}"):
+    for words in (f"{owner.user} on {owner.host}", f"process {first.pid}", f"since {since[:10]}"):
         assert words in str(refused.value)
     assert claim_files(tmp_path / "run") == [".writer"]
 
@@ -126,9 +126,9 @@ def test_a_released_claim_leaves_nothing_and_the_next_gets_it(tmp_path, starter)
 
 
 def test_the_claim_of_a_killed_process_is_taken_over_at_once(tmp_path, starter, capsys):
-    holder = claimed(starter)
-    holder.send_signal(signal.SIGKILL)
-    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
+    owner = claimed(starter)
+    owner.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
     acquire(tmp_path / "run").release()
     said = capsys.readouterr().out
     assert said.count("\n") == 1
@@ -136,7 +136,7 @@ def test_the_claim_of_a_killed_process_is_taken_over_at_once(tmp_path, starter, 
 
 
 def test_a_pid_that_is_used_again_is_not_the_holder(tmp_path):
-    leave_claim(tmp_path, process_start=Holder.me().process_start - 1)
+    leave_claim(tmp_path, process_start=Owner.me().process_start - 1)
     acquire(tmp_path).release()
 
 
@@ -186,9 +186,9 @@ def test_a_holder_elsewhere_that_beats_is_alive(tmp_path):
 
 
 def test_a_start_waits_for_a_holder_that_is_just_ending(tmp_path, capsys):
-    holder = acquire(tmp_path)
-    holder.ending()
-    threading.Timer(1, holder.release).start()
+    owner = acquire(tmp_path)
+    owner.ending()
+    threading.Timer(1, owner.release).start()
     acquire(tmp_path, wait_seconds=30).release()
     (line,) = capsys.readouterr().out.splitlines()
     assert "which is just ending" in line
@@ -214,15 +214,15 @@ def test_a_starter_that_was_slow_leaves_the_claim_of_one_that_was_faster(
 ):
     leave_claim(tmp_path / "run", process_start=0)
     faster = []
-    is_dead = writer_claim._Sight.is_dead
+    is_dead = writer_claim._OtherClaim.is_dead
 
-    def is_dead_and_the_other_is_faster(sight):
-        dead = is_dead(sight)
+    def is_dead_and_the_other_is_faster(other):
+        dead = is_dead(other)
         if dead and not faster:
             faster.append(claimed(starter))
         return dead
 
-    monkeypatch.setattr(writer_claim._Sight, "is_dead", is_dead_and_the_other_is_faster)
+    monkeypatch.setattr(writer_claim._OtherClaim, "is_dead", is_dead_and_the_other_is_faster)
     with pytest.raises(UserError, match="is being trained by") as refused:
         acquire(tmp_path / "run")
     assert f"process {faster[0].pid})" in str(refused.value)

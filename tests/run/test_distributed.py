@@ -50,7 +50,7 @@ def work_of_main(kind):
         return me.rank, "result"
 
     try:
-        return me.on_main(work)
+        return me.run_on_main(work)
     except UserError as error:
         return str(error)
 
@@ -63,7 +63,7 @@ def test_result_or_error_of_rank_0_is_everybodys():
 def error_of_one_rank(failing):
     me = distributed()
     try:
-        me.raise_together(f"rank {me.rank} broke" if me.rank in failing else None)
+        me.raise_on_all_ranks(f"rank {me.rank} broke" if me.rank in failing else None)
     except UserError as error:
         return str(error)
     return "fine"
@@ -94,7 +94,7 @@ def buffers():
     norm = nn.BatchNorm1d(2)
     norm.running_mean.fill_(me.rank + 5)
     norm.weight.data.fill_(me.rank)
-    me.use_main_buffers(norm)
+    me.broadcast_buffers(norm)
     return norm.running_mean.tolist(), norm.weight.tolist()
 
 

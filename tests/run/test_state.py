@@ -63,7 +63,7 @@ def test_precision_may_change_between_save_and_load():
 
 def test_without_an_average_the_generator_itself_is_the_best():
     _, state, _ = build(ema_decay=0.0)
-    assert state.best_generator is state.generator
+    assert state.eval_generator is state.generator
     assert "generator_average" not in state.state_dict()
 
 

@@ -188,10 +188,10 @@ if os.environ.get("SLURM_PROCID") == "1":
     import signal
     from pix2pix.training.step import AdversarialStep
     step = AdversarialStep.__call__
-    def trapped(self, slices):
+    def trapped(self, micro_batches):
         if self.state.step == 3:
             {deed}
-        return step(self, slices)
+        return step(self, micro_batches)
     AdversarialStep.__call__ = trapped
 """
 

@@ -34,9 +34,9 @@ def fit_with_spoilt_loss(config, name, value, steps, spoilt_rank):
         # value + 0 × loss: infinite, with gradients that are finite or NaN as they come
         return true_loss(*args) * 0 + value if wrong else true_loss(*args)
 
-    def watched(slices):
+    def watched(micro_batches):
         before = tensor_digests(trainer.state.state_dict())
-        metrics = step(slices)
+        metrics = step(micro_batches)
         after = tensor_digests(trainer.state.state_dict())
         history.append({name for name in after if before.get(name) != after[name]})
         return metrics

@@ -35,7 +35,7 @@ def resume_at_every_step(config) -> tuple[dict[str, str], dict[int, dict[str, st
     whole.fit()
     resumed = {}
     for step in range(1, config.total_steps):
-        branch = distributed.on_main(partial(branch_of, config.run_dir, step))
+        branch = distributed.run_on_main(partial(branch_of, config.run_dir, step))
         rest = dataclasses.replace(config, run_dir=branch, checkpoint_every=0)
         trainer = Trainer(rest, distributed)
         assert trainer.state.step == step

@@ -101,10 +101,10 @@ def test_every_parameter_of_both_networks_moves(changes, precision, device):
     _, state, step = build(precision, device=device, **changes)
     lower_scales(state)
     before = {name: weights(network) for name, network in state.networks().items()}
-    slices = [batch_of(2, seed).to(torch.device(device)) for seed in range(2)]
+    micro_batches = [batch_of(2, seed).to(torch.device(device)) for seed in range(2)]
     whole = [batch_of().to(torch.device(device))]
     for _ in range(2):
-        metrics = step(slices if "grad_accumulation_steps" in changes else whole)
+        metrics = step(micro_batches if "grad_accumulation_steps" in changes else whole)
     assert metrics.skipped_updates == 0
     for name, network in state.networks().items():
         for parameter, value in network.named_parameters():
@@ -209,7 +209,7 @@ def test_losses_and_gradients_are_those_of_plain_fp32(precision, of_losses, of_g
 
 
 def test_accumulated_slices_are_the_whole_batch_within_rounding():
-    # Without batch statistics and dropout, where slices do differ from the whole.
+    # Without batch statistics and dropout, where micro_batches do differ from the whole.
     whole = batch_of(4)
     halves = [
         Batch(whole.gray[s], whole.color[s], whole.flip[s], whole.keys[s])
@@ -295,7 +295,7 @@ def test_average_of_the_generator_follows_its_ramp():
         step([batch_of()])
         decay = config.ema_decay_at(number)
         average = decay * average + (1 - decay) * state.generator.state_dict()[name]
-    torch.testing.assert_close(state.generator_average.state_dict()[name], average)
+    torch.testing.assert_close(state.ema_generator.state_dict()[name], average)
 
 
 def test_learning_rate_is_that_of_the_step():
@@ -317,11 +317,14 @@ def test_warm_up_changes_nothing():
 
 
 @pytest.mark.parametrize("color_space", ["lab", "rgb"])
-@pytest.mark.parametrize("slices", [1, 2])
-def test_colorfulness_is_that_of_the_batch_before_and_after_painting(color_space, slices):
-    changes = {"dropout": False, "norm": "instance"}  # what is painted does not depend on slices
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_colorfulness_is_that_of_the_batch_before_and_after_painting(color_space, micro_batches):
+    changes = {
+        "dropout": False,
+        "norm": "instance",
+    }  # what is painted does not depend on micro_batches
     _, state, step = build(color_space=color_space, **changes)
-    parts = [batch_of(seed=seed) for seed in range(slices)]
+    parts = [batch_of(seed=seed) for seed in range(micro_batches)]
     expected = []
     for part in parts:
         condition, target = training_view(part, step.color_space, 64)

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-MILLISECONDS = 30_000  # for a picture to be coloured: many times what it takes on one busy core
+MILLISECONDS = 30_000  # for a picture to be colored: many times what it takes on one busy core
 
 # Runs in the server: writes down every address but this machine's that is asked for.
 WATCH = """
@@ -90,7 +90,7 @@ def served(folder: Path, **models: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two networks as torch initializes them, which paint pale colours, but not the same."""
+    """Two networks as torch initializes them, which paint pale colors, but not the same."""
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(("first", "second")):
         torch.manual_seed(seed)
