@@ -18,7 +18,6 @@ from pix2pix.data.order import seed_of
 from pix2pix.model.color import ColorSpace
 from pix2pix.model.networks import PatchDiscriminator, UNetGenerator, initialize
 
-
 EMA_NAME = "generator_average"  # in checkpoints, since the first of them
 
 
