@@ -9,7 +9,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
@@ -18,10 +18,8 @@ import fire
 from fire.decorators import SetParseFn
 
 from pix2pix.cli.help import help_text, table, wrap, written
-from pix2pix.cli.options import CONFIG, Flag, enumerate_words, flags_of, option, suggestion
+from pix2pix.cli.options import CONFIG, Flag, enumerate_words, flag_hint, flags_of, suggestion
 from pix2pix.errors import LostProcessError, UserError
-
-__all__ = ["Command", "Options", "help_text", "main", "option", "parse", "parse_all"]
 
 T = TypeVar("T")
 Command = Callable[..., int | None]
@@ -85,12 +83,17 @@ def parse_all(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, .
     """
     flags = flags_of(*classes)
     given = _from_arguments(arguments, flags | {"config": CONFIG})
-    if "config" in given and (path := CONFIG.read(*given.pop("config"))):
-        given = _from_file(path, "--config", flags) | given
+    if "config" in given:
+        path = CONFIG.read(*given.pop("config"))
+        if path is not None:
+            given = _from_file(path, "--config", flags) | given
     for options in classes:
         preset_of = getattr(options, "preset_of", None)
-        if preset_of and (place := preset_of({name: raw for name, (raw, _) in given.items()})):
-            given = _from_file(place[0], "--presets", flags_of(options), place[1]) | given
+        place = preset_of and preset_of({name: raw for name, (raw, _) in given.items()})
+        if place:
+            file, section = place
+            preset = _from_file(file, "--presets", flags_of(options), section)
+            given = preset | given
     values = {name: flags[name].read(raw, where) for name, (raw, where) in given.items()}
     missing = [written(flag) for flag in flags.values() if flag.required and flag.name not in given]
     if missing:
@@ -133,7 +136,8 @@ def _run(
 
 
 def _from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, _Given]:
-    """argv by flag name. Fire does the grammar, with its guesses about values taken away."""
+    """Return argv by flag name. Fire does the grammar, with its guesses about values taken away."""
+    arguments, lists = _take_lists(arguments, flags)
     positional: list[str] = []
     named: dict[str, str] = {}
 
@@ -148,7 +152,9 @@ def _from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict
     fire.Fire(collect, command=[*spelled, "--", "--separator=\0"])
 
     names = [_flag_name(argument) for argument in spelled if _is_flag(argument)]
-    _check_known(names, flags, "unknown flag ", "--")
+    for name in names:
+        if name not in flags:
+            raise UserError(f"unknown flag --{name}{flag_hint(name, flags, '--')}")
     for name in named:
         if names.count(name) > 1:
             raise UserError(f"--{name} is given {names.count(name)} times; give it once")
@@ -157,7 +163,38 @@ def _from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict
         if slot is None or slot in named:
             raise UserError(f"unexpected argument '{value}'; flags are written --name value")
         named[slot] = value
-    return {name: _Given(text, f"--{name}") for name, text in named.items()}
+    return {name: _Given(raw, f"--{name}") for name, raw in (named | lists).items()}
+
+
+def _take_lists(
+    arguments: Sequence[str], flags: Mapping[str, Flag]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Return `arguments` without the flags of several words or repeats, and the texts of those.
+
+    Fire knows neither kind: it would keep the last of `--sbatch a --sbatch b`, and take the second
+    of `--photos a b` for an argument without a flag.
+    """
+    rest: list[str] = []
+    lists: dict[str, list[str]] = {}
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop(0)
+        name = _flag_name(argument)
+        many = flags[name].many if _is_flag(argument) and name in flags else None
+        if many not in ("words", "repeats"):
+            rest.append(argument)
+            continue
+        if many == "words" and name in lists:
+            raise UserError(f"--{name} is given twice; give it once, with all of its values")
+        texts = [argument.partition("=")[2]] if "=" in argument else []
+        while pending and not _is_flag(pending[0]) and (many == "words" or not texts):
+            texts.append(pending.pop(0))
+        if not texts and pending:
+            raise UserError(
+                f"--{name} needs a value; write --{name}=VALUE if it begins with a dash"
+            )
+        lists.setdefault(name, []).extend(texts or [""])  # "": an error that names the type
+    return rest, lists
 
 
 def _spell_out(arguments: Sequence[str], flags: Mapping[str, Flag]) -> Iterator[str]:
@@ -222,7 +259,8 @@ def _from_file(
     for key, value in root.value:
         line = f"{path}:{key.start_mark.line + 1}:"
         name = str(key.value).replace("-", "_")
-        _check_known([name], flags, f"{line} unknown setting ")
+        if name not in flags:
+            raise UserError(f"{line} unknown setting {name}{flag_hint(name, flags)}")
         if name in given:
             raise UserError(f"{line} {name} is given twice; give it once")
         is_list = isinstance(value, yaml.SequenceNode)
@@ -232,13 +270,6 @@ def _from_file(
         texts = [item.value for item in items]
         given[name] = _Given(texts if is_list else texts[0], f"{line} {name}")
     return given
-
-
-def _check_known(names: Iterable[str], known: Iterable[str], problem: str, dash: str = "") -> None:
-    for name in names:
-        if name not in known:
-            hint = suggestion(name, known, dash) or "; --help lists every flag"
-            raise UserError(f"{problem}{dash}{name}{hint}")
 
 
 def _is_first_rank() -> bool:
