@@ -9,7 +9,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 import fire
 from fire.decorators import SetParseFn
 
+from pix2pix.cli.aliases import flags_called, instead_of
 from pix2pix.cli.help import help_text, table, wrap, written
-from pix2pix.cli.options import CONFIG, Flag, enumerate_words, flag_hint, flags_of, suggestion
+from pix2pix.cli.options import CONFIG, Flag, enumerate_words, flags_of, suggestion
 from pix2pix.errors import LostProcessError, UserError
 
 T = TypeVar("T")
@@ -154,7 +155,7 @@ def _from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict
     names = [_flag_name(argument) for argument in spelled if _is_flag(argument)]
     for name in names:
         if name not in flags:
-            raise UserError(f"unknown flag --{name}{flag_hint(name, flags, '--')}")
+            raise UserError(f"unknown flag --{name}{_flag_hint(name, flags, '--')}")
     for name in named:
         if names.count(name) > 1:
             raise UserError(f"--{name} is given {names.count(name)} times; give it once")
@@ -260,7 +261,7 @@ def _from_file(
         line = f"{path}:{key.start_mark.line + 1}:"
         name = str(key.value).replace("-", "_")
         if name not in flags:
-            raise UserError(f"{line} unknown setting {name}{flag_hint(name, flags)}")
+            raise UserError(f"{line} unknown setting {name}{_flag_hint(name, flags)}")
         if name in given:
             raise UserError(f"{line} {name} is given twice; give it once")
         is_list = isinstance(value, yaml.SequenceNode)
@@ -270,6 +271,21 @@ def _from_file(
         texts = [item.value for item in items]
         given[name] = _Given(texts if is_list else texts[0], f"{line} {name}")
     return given
+
+
+def _flag_hint(name: str, known: Iterable[str], dash: str = "") -> str:
+    """Return the end of an error on an unknown flag: which one may be meant, or what to do.
+
+    dash: what stands before a flag's name there.
+    """
+    known = list(known)
+    ours = [flag for flag in flags_called(name) if flag in known]
+    if ours:
+        return f"; here it is {dash}{ours[0]}"
+    instead = instead_of(name)
+    if instead:
+        return f"; {instead}"
+    return suggestion(name, known, dash) or "; --help lists every flag"
 
 
 def _is_first_rank() -> bool:

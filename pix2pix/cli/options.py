@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pix2pix.cli.aliases import flags_called, instead_of
 from pix2pix.errors import UserError
 
 Many = Literal["commas", "words", "repeats"]
@@ -221,21 +220,6 @@ def enumerate_words(words: Iterable[object], joint: str) -> str:
     """`a, b and c` for joint "and"."""
     *head, last = [str(word) for word in words]
     return f"{', '.join(head)} {joint} {last}" if head else last
-
-
-def flag_hint(name: str, known: Iterable[str], dash: str = "") -> str:
-    """Return the end of an error on an unknown flag: which one may be meant, or what to do.
-
-    dash: what stands before a flag's name there.
-    """
-    known = list(known)
-    ours = [flag for flag in flags_called(name) if flag in known]
-    if ours:
-        return f"; here it is {dash}{ours[0]}"
-    instead = instead_of(name)
-    if instead:
-        return f"; {instead}"
-    return suggestion(name, known, dash) or "; --help lists every flag"
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
