@@ -51,7 +51,9 @@ class UNetGenerator(nn.Module):
         self.down = nn.ModuleList([_conv(in_channels, widths[0], norm)])
         for wide, wider in pairwise(widths):
             self.down.append(
-                nn.Sequential(nn.LeakyReLU(0.2), _conv(wide, wider, norm), _norm(wider, norm))
+                nn.Sequential(
+                    nn.LeakyReLU(0.2), _conv(wide, wider, norm), normalization(wider, norm)
+                )
             )
         # No norm after the innermost convolution: its maps are 1×1, and with one photograph
         # in the batch there would be a single value to normalize.
@@ -129,7 +131,7 @@ class PatchDiscriminator(nn.Module):
         for (wide, wider), stride in zip(pairwise(widths), strides[1:-1], strict=True):
             layers += [
                 _conv(wide, wider, norm, stride),
-                _norm(wider, norm, running_statistics=False),
+                normalization(wider, norm, running_statistics=False),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         layers.append(nn.Conv2d(widths[-1], 1, KERNEL, stride=strides[-1], padding=1))
@@ -195,7 +197,7 @@ def _up(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
         nn.ConvTranspose2d(
             in_channels, out_channels, KERNEL, stride=2, padding=1, bias=_has_bias(norm)
         ),
-        _norm(out_channels, norm),
+        normalization(out_channels, norm),
     )
 
 
@@ -205,7 +207,8 @@ def _has_bias(norm: str) -> bool:
     return norm == "instance"
 
 
-def _norm(channels: int, norm: str, running_statistics: bool = True) -> nn.Module:
+def normalization(channels: int, norm: str, running_statistics: bool = True) -> nn.Module:
+    """Return the normalization layer `norm` of so many channels; raises UserError for another."""
     match norm:
         case "batch":
             return nn.BatchNorm2d(channels, track_running_stats=running_statistics)
