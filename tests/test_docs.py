@@ -22,7 +22,14 @@ PAGES = {path.name: path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob
 ON_A_CLUSTER = "-m slurm."  # tests/slurm/test_cluster_pages.py runs these
 
 FLAG = re.compile(r"--(\w+)")
-LAUNCHER_FLAGS = {"multi_gpu", "num_processes", "num_machines", "mixed_precision", "dynamo_backend"}
+LAUNCHER_FLAGS = {
+    "multi_gpu",
+    "num_processes",
+    "num_machines",
+    "mixed_precision",
+    "dynamo_backend",
+    "main_process_port",
+}
 PROGRAM = re.compile(
     r"(?:python|launch[^\n]*?) "
     r"(-m data_prep\.\w+|-m slurm\.submit \w+|-m slurm\.\w+|scripts/benchmark\.py \w+|"
