@@ -30,6 +30,9 @@ IDENTITY_FIELDS: dict[str, Any] = {
     "norm": "batch",
     "dropout": True,
     "generator_width": 64,
+    "encoder": "none",
+    "encoder_rate": 1.0,
+    "encoder_frozen_steps": 0,
     "discriminator_width": 64,
     "gan_loss": "bce",
     "l1_weight": 100.0,
@@ -80,6 +83,16 @@ class TrainConfig:
     norm: Literal["batch", "instance", "sync_batch"] = option("batch", help="normalization layers")
     dropout: bool = option(True, help="dropout in the generator")
     generator_width: int = option(64, help="channels of its outermost level", unit="channels")
+    encoder: str = option(
+        "none",
+        help="backbone of timm for the generator, such as efficientnet_lite0",
+        metavar="NAME",
+    )
+    encoder_weights: str = option(
+        "auto", help="auto: a package's or the hub's; hub, none, or a file", metavar="SOURCE"
+    )
+    encoder_rate: float = option(1.0, help="of the encoder, times learning_rate")
+    encoder_frozen_steps: int = option(0, help="the encoder keeps its weights", unit="steps")
     discriminator_width: int = option(64, help="channels of its first layer", unit="channels")
 
     total_steps: int | None = option(
@@ -196,6 +209,11 @@ class TrainConfig:
         decay = (self.total_steps - step) / decay_steps if decay_steps else 1.0
         return self.learning_rate * min(1.0, warmup, decay)
 
+    def encoder_learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of a pretrained encoder in step 0 … total_steps − 1."""
+        frozen = step < self.encoder_frozen_steps
+        return 0.0 if frozen else self.encoder_rate * self.learning_rate_at(step)
+
     def ema_decay_at(self, step: int) -> float:
         """Decay of the generator's moving average after step `step`.
 
@@ -269,6 +287,8 @@ _RANGES = (
             "seed",
             "num_workers",
             "warmup_steps",
+            "encoder_rate",
+            "encoder_frozen_steps",
             "l1_weight",
             "log_every",
             "sample_every",

@@ -1,4 +1,4 @@
-"""A generator on an encoder that has seen ImageNet: a timm backbone, and a decoder with skips.
+"""A generator on an encoder that has seen ImageNet: a backbone of timm, and a decoder.
 
 Skip connections as in the U-Net (Ronneberger et al. 2015). The decoder enlarges by interpolation
 before its convolutions, which leaves no checkerboard (Odena et al. 2016, "Deconvolution and

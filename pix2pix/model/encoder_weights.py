@@ -44,8 +44,9 @@ class EncoderWeights:
         return digest.hexdigest()
 
     @torch.no_grad()
-    def load_into(self, generator: EncoderGenerator) -> None:
+    def load_into(self, generator: nn.Module) -> None:
         """Give the generator's encoder these weights, and the normalization that they want."""
+        assert isinstance(generator, EncoderGenerator)
         generator.encoder.load_state_dict(self.tensors)
         generator.mean.copy_(torch.tensor(self.mean).view(1, 3, 1, 1))
         generator.std.copy_(torch.tensor(self.std).view(1, 3, 1, 1))

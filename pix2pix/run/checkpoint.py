@@ -28,7 +28,14 @@ from pix2pix.system.durable import flush
 # A single process is no mistake. The save runs in a thread of its own, so no context would do.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
-NETWORK_FIELDS = ("color_space", "image_size", "norm", "generator_width", "discriminator_width")
+NETWORK_FIELDS = (
+    "color_space",
+    "image_size",
+    "norm",
+    "generator_width",
+    "discriminator_width",
+    "encoder",
+)
 
 
 class Checkpointer:

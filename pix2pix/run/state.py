@@ -16,7 +16,8 @@ from torch.optim import Adam
 from pix2pix.config import TrainConfig
 from pix2pix.data.order import seed_of
 from pix2pix.model.color import ColorSpace
-from pix2pix.model.networks import PatchDiscriminator, UNetGenerator, initialize
+from pix2pix.model.generators import encoder_of, initialize_generator, make_generator
+from pix2pix.model.networks import PatchDiscriminator, initialize
 
 EMA_NAME = "generator_average"  # in checkpoints, since the first of them
 
@@ -104,7 +105,9 @@ class TrainState:
 def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -> TrainState:
     """Networks and optimizers as `config` describes them, initialized from its seed."""
     color_space = ColorSpace(config.color_space)
-    generator: nn.Module = build_generator(config)
+    with torch.random.fork_rng(devices=[]):  # timm draws a backbone's weights from the global one
+        torch.manual_seed(seed_of("encoder", config.seed))
+        generator = build_generator(config)
     discriminator: nn.Module = PatchDiscriminator(
         color_space.condition_channels + color_space.output_channels,
         width=config.discriminator_width,
@@ -112,8 +115,9 @@ def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -
     )
     # Initialized on the CPU: the same seed gives the same weights on every device.
     random = torch.Generator().manual_seed(seed_of("weights", config.seed))
+    initialize_generator(generator, random)
+    initialize(discriminator, random)
     for network in (generator, discriminator):
-        initialize(network, random)
         network.to(device).to(memory_format=torch.channels_last)
     return TrainState(
         generator=generator,
@@ -126,27 +130,41 @@ def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -
     )
 
 
-def build_generator(config: TrainConfig) -> UNetGenerator:
+def build_generator(config: TrainConfig) -> nn.Module:
     """The generator that `config` describes, on the CPU, with torch's own initial weights."""
     color_space = ColorSpace(config.color_space)
-    return UNetGenerator(
+    return make_generator(
         color_space.condition_channels,
         color_space.output_channels,
         image_size=config.image_size,
         width=config.generator_width,
         norm=config.norm,
         dropout=config.dropout,
+        encoder=config.encoder,
     )
 
 
 def _adam(network: nn.Module, config: TrainConfig) -> Adam:
     # Fused: one kernel per update, and it can skip an update on the device (found_inf).
     return Adam(
-        network.parameters(),
+        _parameter_groups(network),
         lr=config.learning_rate,
         betas=(config.beta1, 0.999),
         fused=True,
     )
+
+
+def _parameter_groups(network: nn.Module) -> list[dict[str, list[nn.Parameter]]]:
+    """Return a group of all parameters, or for a generator on an encoder [the encoder's, the rest].
+
+    `AdversarialStep` gives each group its own learning rate.
+    """
+    encoder = encoder_of(network)
+    if encoder is None:
+        return [{"params": [*network.parameters()]}]
+    mine = {id(parameter) for parameter in encoder.parameters()}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in mine]
+    return [{"params": [*encoder.parameters()]}, {"params": rest}]
 
 
 def _scaler_numbers(scaler: GradScaler) -> Tensor:

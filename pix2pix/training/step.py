@@ -15,6 +15,7 @@ from pix2pix.data.order import seed_of
 from pix2pix.evaluation.metrics import chroma_colorfulness
 from pix2pix.model import losses
 from pix2pix.model.color import ColorSpace
+from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.state import TrainState
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,9 +90,7 @@ class AdversarialStep:
         its running statistics as they were, on every rank. No value is read back from the device.
         """
         state, config = self.state, self.config
-        for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(state.step)
+        self._set_learning_rates()
         statistics = [buffer.clone() for buffer in state.generator.buffers()]
         pairs = [
             training_view(batch, self.color_space, config.image_size) for batch in micro_batches
@@ -126,6 +125,15 @@ class AdversarialStep:
             skipped_updates=2 - d_finite.int() - g_finite.int(),
             failed_updates=d_failed.int() + g_failed.int(),
         )
+
+    def _set_learning_rates(self) -> None:
+        rate = self.config.learning_rate_at(self.state.step)
+        for optimizer in (self.state.generator_optimizer, self.state.discriminator_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        if self.config.encoder != NO_ENCODER:
+            encoder = self.state.generator_optimizer.param_groups[0]
+            encoder["lr"] = self.config.encoder_learning_rate_at(self.state.step)
 
     def warm_up(self, batch: Batch) -> None:
         """A pass whose gradients are thrown away; the state stays as it is.

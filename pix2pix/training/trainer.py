@@ -22,6 +22,7 @@ from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.data.stream import BatchStream
 from pix2pix.evaluation.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.model.color import ColorSpace
+from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.checkpoint import Checkpointer, restore_networks
 from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
 from pix2pix.run.distributed import Agreement, Distributed
@@ -259,6 +260,24 @@ class Trainer:
         elif init_from is not None:
             source = restore_networks(init_from, self.config, self.state, self.distributed)
             self.distributed.say(f"starting from the weights of {source}")
+        elif self.config.encoder != NO_ENCODER:
+            self._load_encoder()
+
+    def _load_encoder(self) -> None:
+        """Give a new training's encoder its pretrained weights."""
+        from pix2pix.model.encoder_weights import find_weights  # needs timm
+
+        config = self.config
+        find = partial(find_weights, config.encoder, config.encoder_weights)
+        self.distributed.run_on_main(find)  # first, as it may download
+        weights = find()
+        if weights is None:
+            self.distributed.say(f"encoder {config.encoder} starts from random weights")
+            return
+        for generator in (self.state.generator, self.state.ema_generator):
+            if generator is not None:
+                weights.load_into(generator)
+        self.distributed.say(f"encoder {config.encoder} starts from {weights.source}")
 
     def _parallel_step(self) -> AdversarialStep:
         networks = (self.state.generator, self.state.discriminator)
