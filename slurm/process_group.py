@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish_json
-from slurm.scheduler import node_address
+from slurm.scheduler import job_id_of, node_address
 
 if TYPE_CHECKING:
     from pix2pix.run.distributed import Distributed
@@ -70,7 +70,7 @@ class Member:
         node_index = int(environment["SLURM_NODEID"])
         cores = environment.get("SLURM_CPUS_PER_TASK")
         return cls(
-            job_id=environment["SLURM_JOB_ID"],
+            job_id=job_id_of(environment),
             is_slurm=True,
             restarts=int(environment.get("SLURM_RESTART_COUNT", "0")),
             rank=int(environment["SLURM_PROCID"]),

@@ -9,11 +9,25 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from pix2pix.errors import LostProcessError
+from pix2pix.system.durable import publish_json
 
+Cause = Literal["signal", "time_limit_minutes", "disk"]
 _COLUMNS = 500  # of an error that is told in one line
+
+
+class Stop(NamedTuple):
+    """A start that ended before its work was done, and has saved.
+
+    step, first_step: where it ended, and where it began. cause: a signal came, the user's own
+    time_limit_minutes were over, or a disk failed.
+    """
+
+    step: int
+    first_step: int
+    cause: Cause
 
 
 class Records:
@@ -54,6 +68,26 @@ class Records:
     def lost_peer(self, attempt: str) -> str | None:
         """What a rank said that missed another one."""
         return self._told(f"{attempt}.lost")
+
+    def tell_stop(self, attempt: str, stop: Stop) -> None:
+        """Keep for the job's script how rank 0 ended."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        publish_json(self.folder / f"{attempt}.stop", stop._asdict())
+
+    def stop(self, attempt: str) -> Stop | None:
+        """Return how rank 0 ended, if it was stopped and has saved."""
+        told = self._told(f"{attempt}.stop")
+        return Stop(**json.loads(told)) if told else None
+
+    def tell_disk_fault(self, attempt: str, node: str) -> None:
+        """Keep that a rank on this node lost a disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{attempt}.disk.{node}").touch()
+
+    def nodes_with_disk_faults(self, attempt: str) -> list[str]:
+        """Return the nodes where a rank lost a disk."""
+        files = self.folder.glob(f"{attempt}.disk.*")
+        return sorted(path.name.removeprefix(f"{attempt}.disk.") for path in files)
 
     def last_error(self, job: str) -> str | None:
         """The error of the last start of a job that had one."""

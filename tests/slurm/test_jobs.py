@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from pix2pix.evaluation.evaluation import METRICS
 from slurm.local.cluster import LocalCluster
 from slurm.records import Records
-from slurm.scheduler import job_state
+from slurm.scheduler import job_fields, job_state
 from tests.photographs import write_folder
 from tests.ranks import run_ranks
 from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
@@ -56,13 +57,17 @@ def run(*command: str) -> str:
 
 
 def submit(config, *cluster: str) -> str:
-    """The id of the queued job; `cluster` says on what.
+    """The id of the queued job; `cluster` says on what."""
+    return re.search(r"job (\d+) is queued", told_at_submission(config, *cluster))[1]
+
+
+def told_at_submission(config, *cluster: str) -> str:
+    """What is printed in one line.
 
     A core each, as ranks in tests have: with another number of threads, sums differ in last bits.
     """
     command = ("slurm.submit", "train", "--cpus_per_task=1", *cluster)
-    told = run("-m", *command, *flags_of(config))
-    return re.search(r"job (\d+) is queued", told)[1]
+    return " ".join(run("-m", *command, *flags_of(config)).split())
 
 
 def wait_for_state(job: str, *states: str) -> None:
@@ -222,6 +227,90 @@ def test_a_rank_that_fails_ends_the_job_at_once_and_is_told(
     assert records_of(run_dir).read("requeued") == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "fields", "told"),
+    [
+        (
+            ["--nodes=2"],
+            {"TimeLimit": "UNLIMITED", "NumTasks": "2", "Partition": "main"},
+            "each start may run without a limit",
+        ),
+        (["--partition=urgent"], {}, "each start may run 30:00, what partition urgent gives"),
+        (["--time=2:00:00"], {"TimeLimit": "02:00:00"}, "each start may run 2:00:00"),
+        (["--nodes=2", "--gres=gpu:a100:2"], {"TresPerNode": "gres:gpu:a100:2"}, "may run"),
+        (["--gpus_per_node=2", "--gpu_type=a100"], {"TresPerNode": "gres:gpu:a100:2"}, "may run"),
+        (["--sbatch=gres=gpu:2", "--sbatch=nice=5"], {"TresPerNode": "gres:gpu:2"}, "may run"),
+    ],
+)
+def test_slurm_takes_what_was_asked_for_and_no_more(
+    cluster, tiny_shards, run_dir, flags, fields, told
+):
+    config = tiny_config(tiny_shards, run_dir, global_batch=8)
+    said = told_at_submission(config, "--sbatch=hold", *flags)
+    job = re.search(r"job (\d+) is queued", said)[1]
+    assert told in said
+    known = job_fields(job)
+    assert {name: known.get(name) for name in fields} == fields
+    asks_for_gpus = "TresPerNode" in fields
+    assert ("no GPU is asked for" in said) is not asks_for_gpus
+    nodes = 2 if "--nodes=2" in flags else 1
+    assert known["NumTasks"] == str(2 * nodes if asks_for_gpus else nodes)
+
+
+def test_a_type_of_gpu_that_is_not_there_is_refused_before_it_is_queued(
+    cluster, tiny_shards, run_dir
+):
+    with pytest.raises(AssertionError, match="SLURM would not take this job"):
+        submit(tiny_config(tiny_shards, run_dir, global_batch=8), "--gres=gpu:h100:2")
+    with pytest.raises(AssertionError, match=r"is over when it is\s+time to save"):
+        submit(tiny_config(tiny_shards, run_dir), "--partition=urgent", "--save_seconds=1800")
+
+
+CONTAINER = """\
+#!/bin/bash
+# In place of Pyxis: takes its flag away, and gives the ranks a PATH of their own.
+arguments=()
+for argument; do
+  case $argument in
+    --container-image=torch.sqsh) in_container=1 ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+[ "$in_container" ] && export PATH={folder}/container
+exec {srun} "${{arguments[@]}}"
+"""
+
+
+def test_a_job_in_a_container_runs_its_python_and_is_requeued_from_outside(
+    cluster, tiny_shards, run_dir, tmp_path
+):
+    """The container has a Python, and no program of SLURM."""
+    python = f'#!/bin/bash\nexport IN_CONTAINER=1\nexec {sys.executable} "$@"\n'
+    srun = CONTAINER.format(folder=tmp_path, srun=shutil.which("srun"))
+    for name, script in (("container/python", python), ("outside/srun", srun)):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    config = tiny_config(tiny_shards, run_dir, total_steps=LONG)
+    setup = f"--setup=export PATH={tmp_path}/outside:$PATH"
+    job = submit(config, "--srun=container-image=torch.sqsh", setup)
+    wait_for_steps(run_dir, 3)
+    (rank,) = [p for p in Path("/proc").glob("[0-9]*") if is_rank_of(p, run_dir)]
+    assert "IN_CONTAINER=1" in (rank / "environ").read_text().split("\0")
+    cluster.run("scancel", "--signal=USR2", job)
+    wait_for_state(job, "PENDING")
+    (requeued,) = records_of(run_dir).read("requeued")
+    assert requeued["step"] >= 3
+
+
+def is_rank_of(process: Path, run_dir: Path) -> bool:
+    try:
+        words = (process / "cmdline").read_text().split("\0")
+    except OSError:
+        return False
+    return words[0] == sys.executable and f"{run_dir}/slurm" in words
+
+
 def test_a_submission_from_inside_a_job_knows_nothing_of_it(cluster, tiny_shards, run_dir):
     config = tiny_config(tiny_shards, run_dir)
     command = [sys.executable, "-m", "slurm.submit", "train", "--nodes=2", *flags_of(config)]
@@ -261,6 +350,37 @@ def test_an_array_of_machines_makes_the_shards_of_one(cluster, tmp_path):
     )
     assert theirs == files
     assert "manifest.json" in files
+
+
+FAILING_PART = """
+import os
+if os.environ.get("SLURM_ARRAY_TASK_ID") == "1":
+    from data_prep import make_shards
+    def fail(options):
+        raise OSError("the disk is on fire")
+    make_shards.make_shards = fail
+"""
+
+
+def test_a_part_that_fails_cancels_the_merge_which_says_why(cluster, tmp_path):
+    photos = write_folder(tmp_path / "photos", 9, width=90, height=72)
+    out, trap = tmp_path / "shards", tmp_path / "trap"
+    trap.mkdir()
+    (trap / "sitecustomize.py").write_text(FAILING_PART)
+    flags = [f"--photos={photos}", "--split=train", "--short_side=72", "--samples_per_shard=4"]
+    command = ["-m", "slurm.submit", "shards", "--parts=3", *flags, f"--out={out}"]
+
+    def merge_of(told: str) -> str:
+        return re.search(r"and (\d+) \(the merge\) are queued", told)[1]
+
+    merge = merge_of(run(*command, f"--setup=export PYTHONPATH={trap}"))
+    wait_for_state(merge, "CANCELLED")
+    log = (tmp_path / "shards.jobs" / f"{merge}_0_log.out").read_text()
+    assert "no merge, because of part 2: rank 0 of 1 on n" in log
+    assert "OSError: the disk is on fire. The same command makes what is missing" in log
+    assert not (out / "manifest.json").exists()
+    wait_for_state(merge_of(run(*command)), "COMPLETED")
+    assert (out / "manifest.json").exists()
 
 
 def test_two_nodes_evaluate_to_the_report_of_one_process(cluster, tiny_shards, run_dir):

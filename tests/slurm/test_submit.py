@@ -10,16 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from submitit.core.utils import DelayedSubmission
 
+from data_prep.make_shards import MakeShardsOptions, make_shards
+from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.cli.command_line import main
 from pix2pix.errors import UserError
+from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
-from slurm.job import TrainJob
+from slurm.job import EvaluateJob, TrainJob
 from slurm.options import ClusterOptions, minutes_of
 from slurm.process_group import Member
 from slurm.records import Records
 from slurm.scheduler import outside_of_any_job
+from slurm.shards_job import MergeJob, PartJob
 from slurm.submit import COMMANDS
+from tests.photographs import write_folder
 from tests.small_training import tiny_config
 from tests.training.test_launcher import ENVIRONMENT, ROOT, logged_steps
 
@@ -51,6 +57,67 @@ def script_of(shown: str) -> str:
     return shown[: shown.index("\n{")]
 
 
+def sbatch_lines(script: str) -> list[str]:
+    words = [line.partition(" ")[2] for line in script.splitlines() if line.startswith("#SBATCH ")]
+    return ["=".join(shlex.split(word)) for word in words]
+
+
+def dry_run(capsys, shards: Path, run_dir: Path, flags: str) -> tuple[list[str], list[str]]:
+    """(lines of sbatch, words of the srun command) that these flags make."""
+    command = [*train(shards, run_dir, global_batch=8), *shlex.split(flags), "--dry_run"]
+    status, shown, told = submit(capsys, *command)
+    assert status == 0, told
+    srun = next(line for line in shown.splitlines() if line.startswith("srun "))
+    return sbatch_lines(script_of(shown)), shlex.split(srun)
+
+
+def test_no_line_limits_charges_or_places_a_job_unasked(capsys, tiny_shards, run_dir):
+    lines, _ = dry_run(capsys, tiny_shards, run_dir, "")
+    assert {line.split("=")[0].lstrip("-") for line in lines} == {
+        *("job-name", "nodes", "ntasks-per-node", "output", "open-mode", "signal", "requeue")
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        ("--gpus_per_node=4 --gpu_type=a100", ["--gpus-per-node=a100:4"]),
+        ("--gres=gpu:4", ["--gres=gpu:4"]),
+        ("--gres=gpu:a100:4,nvme:1", ["--gres=gpu:a100:4,nvme:1"]),
+        ("--gres=gpu:4 --gpus_per_node=4", ["--gres=gpu:4"]),
+        ("--sbatch gres=gpu:a100:4", ["--gres=gpu:a100:4"]),
+    ],
+)
+def test_ranks_are_counted_from_whatever_asks_for_gpus(capsys, tiny_shards, run_dir, flags, lines):
+    told, _ = dry_run(capsys, tiny_shards, run_dir, f"--nodes=2 {flags}")
+    assert "--ntasks-per-node=4" in told
+    assert [line for line in told if "gpu" in line] == lines
+
+
+def test_lines_of_sbatch_keep_their_commas_and_no_requeue_is_honored(capsys, tiny_shards, run_dir):
+    flags = "--sbatch mail-type=END,FAIL --sbatch exclusive --sbatch=no-requeue"
+    lines, _ = dry_run(capsys, tiny_shards, run_dir, flags)
+    assert {"--mail-type=END,FAIL", "--exclusive", "--no-requeue"} <= set(lines)
+    assert "--requeue" not in lines
+
+
+def test_flags_of_srun_and_the_python_of_a_container(capsys, tiny_shards, run_dir):
+    _, plain = dry_run(capsys, tiny_shards, run_dir, "--srun=label")
+    assert "--label" in plain
+    assert plain[plain.index("submitit.core._submit") - 3] == sys.executable
+    flags = "--srun container-image=images/torch.sqsh --srun container-mounts=/a:/a,/b:/b"
+    _, pyxis = dry_run(capsys, tiny_shards, run_dir, flags)
+    assert "--container-image=images/torch.sqsh" in pyxis
+    assert "--container-mounts=/a:/a,/b:/b" in pyxis
+    assert pyxis[pyxis.index("-u") - 1] == "python"
+    _, apptainer = dry_run(
+        capsys, tiny_shards, run_dir, "--python 'apptainer exec --nv torch.sif python3'"
+    )
+    assert apptainer[apptainer.index("-u") - 5 : apptainer.index("-u")] == [
+        *("apptainer", "exec", "--nv", "torch.sif", "python3")
+    ]
+
+
 def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tiny_shards, run_dir):
     flags = "--nodes=2 --gpus_per_node=4 --cpus_per_task=8 --time=1-12:00:00 --partition=gpu"
     command = [*train(tiny_shards, run_dir, global_batch=8), *flags.split()]
@@ -59,8 +126,7 @@ def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tin
     script = script_of(shown)
     lines = "--nodes=2 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=8 --time=2160"
     lines += " --requeue --partition=gpu --signal=USR2@120 --mail-type=END --open-mode=append"
-    for line in lines.split():
-        assert f"\n#SBATCH {line}\n" in script
+    assert set(lines.split()) <= set(sbatch_lines(script))
     srun = next(line for line in script.splitlines() if line.startswith("srun"))
     assert {"--kill-on-bad-exit=1", "--cpus-per-task=8"} <= set(shlex.split(srun))
     facts = json.loads(shown[shown.index("\n{") :])
@@ -81,6 +147,18 @@ def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tin
         ("--time 2:0:0:0", "time takes minutes, or [D-]HH:MM:SS"),
         ("--time 2", "is over when it is time to save"),
         ("--sbatch MAIL", "sbatch takes NAME=VALUE or NAME"),
+        ("--sbatch time=5", "for --sbatch time there is the flag --time"),
+        ("--sbatch mem=5", "for --sbatch mem there is the flag --memory"),
+        ("--sbatch gpus=4", "would change how this job counts its ranks"),
+        ("--srun ntasks=4", "would change how this job counts its ranks"),
+        ("--sbatch qx=1 --sbatch qx=2", "--sbatch qx is there 2 times"),
+        ("--gres gpu:4 --sbatch gres=gpu:4", "are the same"),
+        ("--gres gpu:4 --gpus_per_node 2", "gpus_per_node says 2; give one of the two"),
+        ("--gres gpu:a100:4 --gpu_type v100", "contradict each other"),
+        ("--gres gpu:4 --gpu_type v100", "write the type into gres: gpu:v100:4"),
+        ("--gres gpu:a100:2,gpu:v100:2", "does not tell how many GPUs"),
+        ("--gpu_type a100", "gpu_type a100 needs a number"),
+        ("--gres gpu:2 --tasks_per_node 3", "there is one rank for each GPU"),
         ("--norm sync_batch", "norm sync_batch works on GPUs only"),
         ("--image_size 256", "image_size 256 is larger than the 64 px crops"),
         ("--shards elsewhere", "there is no folder"),
@@ -116,18 +194,19 @@ def test_presets_hold_cluster_flags_and_a_flag_wins(capsys, tiny_shards, run_dir
     presets = tmp_path / "mine.yaml"
     presets.write_text(
         "big:\n  nodes: 2\n  partition: gpu\n  setup: |\n    module load cuda\n    ulimit -n 4096\n"
-        "  sbatch: [mail-type=END, exclusive]\nodd:\n  seed: 3\n"
+        "  sbatch: ['mail-type=END,FAIL', exclusive]\n  srun: [label]\nodd:\n  seed: 3\n"
     )
     command = [*train(tiny_shards, run_dir), "--dry_run", f"--presets={presets}"]
     _, shown, _ = submit(capsys, *command, "--preset=big", "--partition=cpu")
     script = script_of(shown)
     assert "#SBATCH --nodes=2\n" in script
     assert "#SBATCH --partition=cpu\n" in script
-    assert "#SBATCH --exclusive\n" in script
+    assert {"--exclusive", "--mail-type=END,FAIL"} <= set(sbatch_lines(script))
+    assert " --label " in script
     assert "\nmodule load cuda\nulimit -n 4096\nexport PYTHONPATH" in script
     status, _, told = submit(capsys, *command, "--preset=odd")  # only cluster flags
     assert status == 2
-    assert "mine.yaml:9: unknown setting seed" in told
+    assert "mine.yaml:10: unknown setting seed" in told
 
 
 @pytest.mark.parametrize(
@@ -160,6 +239,59 @@ def test_debug_trains_in_this_process_and_once(capsys, tiny_shards, run_dir):
     assert told.stdout.splitlines()[-1] == f"finished at step 4: {run_dir}"
     status, shown, _ = submit(capsys, *train(tiny_shards, run_dir))
     assert (status, shown) == (0, "this run is finished (step 4): nothing to submit\n")
+
+
+TOLD_THAT_TIME_IS_OVER = """
+import os, signal
+from slurm import snapshot
+snapshot.check_snapshot = lambda path: os.kill(os.getpid(), signal.SIGUSR2)
+"""
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "part", "merge"])
+def test_a_warning_of_slurm_ends_no_job_that_has_no_time_limit(
+    kind, tiny_shards, trained_run, tmp_path
+):
+    """submitit's handler multiplies the limit, which is None. Its own process, without SLURM."""
+    folder, shards = tmp_path / "jobs", tmp_path / "shards"
+    parts = MakeShardsOptions(
+        photos=write_folder(tmp_path / "photos", 4, width=90, height=72),
+        out=shards,
+        split="train",
+        short_side=72,
+        num_workers=1,
+        part="1/1",
+    )
+    evaluation = EvaluateOptions(
+        run_dir=trained_run, shards=tiny_shards, out=tmp_path / "report.json"
+    )
+    if kind == "merge":
+        make_shards(parts)
+    jobs = {
+        "evaluate": EvaluateJob(evaluation, folder),
+        "part": PartJob(parts, folder),
+        "merge": MergeJob(MergeShardsOptions(shards=shards), folder),
+    }
+    folder.mkdir()
+    submission = DelayedSubmission(jobs[kind])
+    submission.set_timeout(None, 3)
+    submission.dump(folder / "7_submitted.pkl")
+    (tmp_path / "trap").mkdir()
+    (tmp_path / "trap" / "sitecustomize.py").write_text(TOLD_THAT_TIME_IS_OVER)
+    local = {"JOB_ID": 7, "NTASKS": 1, "GLOBALID": 0, "LOCALID": 0}
+    ended = subprocess.run(
+        [sys.executable, "-m", "submitit.core._submit", folder],
+        cwd=ROOT,
+        env=ENVIRONMENT
+        | {f"SUBMITIT_LOCAL_{name}": str(value) for name, value in local.items()}
+        | {"SUBMITIT_EXECUTOR": "local", "PYTHONPATH": f"{tmp_path / 'trap'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "SIGUSR2: going on as long as SLURM permits" in ended.stdout
+    made = {"evaluate": "report.json", "part": "shards/train-000000.tar"}
+    assert (tmp_path / made.get(kind, "shards/manifest.json")).exists()
 
 
 def test_a_job_survives_pickling(tiny_shards, run_dir):
@@ -208,7 +340,7 @@ def test_a_rank_that_fails_here_is_told(capsys, tiny_shards, run_dir, tmp_path):
             data = data.replace(b"\xff\xd8\xff", bytes(3))
         (shards / path.name).write_bytes(data)
     status, _, told = submit(capsys, *train(shards, run_dir), "--cluster=local")
-    assert status == 1
+    assert status == 2
     assert "error: rank 0 of 1 on this machine: UserError: " in told
     assert "train-000001.tar" in told
 
