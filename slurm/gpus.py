@@ -15,7 +15,7 @@ class Gpus(NamedTuple):
     type: str | None = None
 
     def __str__(self) -> str:
-        """As --gpus-per-node takes it: `4` or `a100:4`."""
+        """Return it as --gpus-per-node takes it: `4` or `a100:4`."""
         return f"{self.type}:{self.number}" if self.type else str(self.number)
 
 

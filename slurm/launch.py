@@ -1,4 +1,4 @@
-"""Hands jobs to SLURM, to processes of this machine, or runs one here."""
+"""Hand jobs to SLURM, or run one as processes of this machine."""
 
 import shlex
 import signal

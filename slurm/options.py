@@ -31,7 +31,7 @@ _COUNTED_OF_SRUN = _FLAG_OF.keys() | _COUNTED | {"kill-on-bad-exit"}
 
 
 def default_presets() -> Path:
-    """Where people keep settings of their own (XDG base directory specification)."""
+    """Return where people keep settings of their own (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / (
         "pix2pix/clusters.yaml"
     )
@@ -100,6 +100,7 @@ class ClusterOptions:
     )
 
     def __post_init__(self) -> None:
+        """Check the values, and each against the others."""
         least = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}
         for name, smallest in (least | {"save_seconds": 1}).items():
             value = getattr(self, name)
@@ -160,7 +161,7 @@ class ClusterOptions:
 
     @staticmethod
     def preset_of(texts: Mapping[str, Any]) -> tuple[Path, str] | None:
-        """(file, entry) with more of these flags, if --preset names one."""
+        """Return (file, entry) with more of these flags, if --preset names one."""
         if "preset" not in texts:
             return None
         named = texts.get("presets")
@@ -168,18 +169,18 @@ class ClusterOptions:
 
     @property
     def gpus(self) -> Gpus:
-        """GPUs of each node, by whichever flag they were asked for."""
+        """Return the GPUs of each node, by whichever flag they were asked for."""
         gres = self.gres or self._line_of_sbatch("gres")
         return gpus_of_node(self.gpus_per_node, self.gpu_type, gres)
 
     @property
     def ranks_per_node(self) -> int:
-        """Processes on each node: one for each GPU."""
+        """Return the number of processes on each node: one for each GPU."""
         return self.tasks_per_node or self.gpus.number or 1
 
     @property
     def python_command(self) -> str:
-        """Python as the shell of the nodes is to start it."""
+        """Return the command with which the shell of the nodes starts Python."""
         if self.python is not None:
             return self.python
         in_container = any(line.startswith("container-") for line in self.srun)
@@ -187,17 +188,17 @@ class ClusterOptions:
 
     @property
     def world_size(self) -> int:
-        """Processes of the job."""
+        """Return the number of processes of the job."""
         return self.nodes * self.ranks_per_node
 
     @property
     def time_minutes(self) -> int | None:
-        """The time limit in whole minutes, as SLURM rounds it: up. None: the partition's."""
+        """Return the time limit in minutes, rounded up as SLURM does. None: the partition's."""
         return None if self.time is None else minutes_of(self.time)
 
     @property
     def unused_locally(self) -> list[str]:
-        """Flags given that only SLURM can follow."""
+        """Return the flags given that only SLURM can follow."""
         return [name for name in _SCHEDULED if getattr(self, name)]
 
     def script_parameters(self, name: str) -> dict[str, Any]:
@@ -240,9 +241,12 @@ class ClusterOptions:
 
 
 def minutes_of(text: str) -> int:
-    """Minutes of a time as sbatch takes it, rounded up.
+    """Return the minutes of a time as sbatch takes it, rounded up.
 
-    Forms: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Raises UserError for any other.
+    Forms: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S.
+
+    Raises:
+        UserError: it has another form, or is less than a minute.
     """
     days, dash, clock = text.rpartition("-")
     parts = clock.split(":")

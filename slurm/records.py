@@ -34,6 +34,7 @@ class Records:
     """The files in `folder`; any rank adds errors, rank 0 and submit.py the rest."""
 
     def __init__(self, folder: Path) -> None:
+        """Name the files; nothing is read or made yet."""
         self.folder = folder
         self.history = self.folder / "history.jsonl"
 
@@ -45,7 +46,7 @@ class Records:
             file.write(json.dumps(record) + "\n")
 
     def read(self, event: str | None = None) -> list[dict[str, Any]]:
-        """All lines, oldest first, or those of one event."""
+        """Return all lines, oldest first, or those of one event."""
         return [line for line in self._lines() if event in (None, line["event"])]
 
     def tell_error(self, attempt: str, rank: str, error: BaseException) -> None:
@@ -62,11 +63,11 @@ class Records:
                 file.write(text[:_COLUMNS] + "\n")
 
     def first_error(self, attempt: str) -> str | None:
-        """The error that a rank had for reasons of its own, if one had."""
+        """Return the error that a rank had for reasons of its own, if one had."""
         return self._told(f"{attempt}.error")
 
     def lost_peer(self, attempt: str) -> str | None:
-        """What a rank said that missed another one."""
+        """Return what a rank said that missed another one."""
         return self._told(f"{attempt}.lost")
 
     def tell_stop(self, attempt: str, stop: Stop) -> None:
@@ -90,7 +91,7 @@ class Records:
         return sorted(path.name.removeprefix(f"{attempt}.disk.") for path in files)
 
     def last_error(self, job: str) -> str | None:
-        """The error of the last start of a job that had one."""
+        """Return the error of the last start of a job that had one."""
         files = [*self.folder.glob(f"{job}_*.error"), *self.folder.glob(f"{job}_*.lost")]
         # Of one start, the error says more than that somebody was missed.
         files.sort(key=lambda path: (int(path.stem.rpartition("_")[2]), path.suffix == ".error"))

@@ -54,7 +54,7 @@ def decide(stop: Stop, state: str, reason: str) -> RequeueDecision:
         return RequeueDecision(False, "its --time_limit_minutes are over; submit it again to go on")
     timed_out = state in ("TIMEOUT", "COMPLETING") and reason == "TimeLimit"
     if state not in ("RUNNING", "SUSPENDED") and not timed_out:
-        return RequeueDecision(False, f"it is cancelled, or SLURM ends it itself ({state.lower()})")
+        return RequeueDecision(False, f"it is canceled, or SLURM ends it itself ({state.lower()})")
     after = " and a disk failed" if stop.cause == "disk" else ""
     if stop.step <= stop.first_step:
         return RequeueDecision(
@@ -89,7 +89,7 @@ def last_words(options: LastWordsOptions) -> int:
         return options.status
     state, _ = job_state(job_id_of(os.environ))
     if state != "RUNNING":
-        print(f"\nit is cancelled, or SLURM ends it itself ({state.lower()})", flush=True)
+        print(f"\nit is canceled, or SLURM ends it itself ({state.lower()})", flush=True)
         return options.status
     missed = records.lost_peer(attempt) or f"srun ended with status {options.status}"
     print(f"\na rank is gone without a word ({missed})", flush=True)

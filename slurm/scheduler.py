@@ -30,7 +30,7 @@ class JobRow(NamedTuple):
 
 
 def ask(*command: str, stdin: str | None = None, seconds: float = 60) -> str:
-    """What a program prints. Raises SchedulerError with its complaint."""
+    """Return what a program prints. Raises SchedulerError with its complaint."""
     try:
         ended = subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=seconds
@@ -47,7 +47,7 @@ def ask(*command: str, stdin: str | None = None, seconds: float = 60) -> str:
 
 
 def is_there() -> bool:
-    """True if this machine can talk to a cluster."""
+    """Return True if this machine can talk to a cluster."""
     if not shutil.which("sinfo"):
         return False
     try:
@@ -109,7 +109,7 @@ def attempt_of(environment: Mapping[str, str]) -> str:
 
 
 def node_address(name: str) -> str | None:
-    """The address that SLURM itself uses for a node; names of nodes need not resolve."""
+    """Return the address that SLURM itself uses for a node; names of nodes need not resolve."""
     try:
         told = ask("scontrol", "--oneliner", "show", "node", name)
     except SchedulerError:
@@ -119,7 +119,7 @@ def node_address(name: str) -> str | None:
 
 
 def queued_logs() -> list[str]:
-    """Where my jobs log that wait, run or have just ended; none where there is no SLURM."""
+    """Return where my jobs log that wait, run or have just ended; none without SLURM."""
     try:
         told = ask("squeue", "--me", "-h", "-t", "all", "-O", "STDOUT:4096")
     except SchedulerError:
@@ -128,7 +128,7 @@ def queued_logs() -> list[str]:
 
 
 def jobs(ids: Iterable[str]) -> dict[str, JobRow]:
-    """Jobs by id, from the accounting where there is some, else those that are in the queue."""
+    """Return jobs by id, from the accounting where there is some, else from the queue."""
     listed = ",".join(ids)
     if not listed:
         return {}
@@ -140,7 +140,7 @@ def jobs(ids: Iterable[str]) -> dict[str, JobRow]:
 
 
 def queued(ids: Iterable[str]) -> dict[str, JobRow]:
-    """Those of the jobs that wait, run or have just ended, by id."""
+    """Return those of the jobs that wait, run or have just ended, by id."""
     listed = ",".join(ids)
     if not listed:
         return {}

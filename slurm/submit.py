@@ -49,6 +49,7 @@ class PartsOptions:
     parts: int = option(help="number of machines that share the work", unit="parts", group="shards")
 
     def __post_init__(self) -> None:
+        """Check the number."""
         if self.parts < 1:
             raise UserError(f"parts must be at least 1, not {self.parts}")
 
@@ -160,7 +161,7 @@ def _launch(cluster: ClusterOptions, name: str, folder: Path, snapshots: Path) -
 
 
 def _is_ready(launch: Launch, facts: dict[str, Any], uses_gpus: bool, num_jobs: int = 1) -> bool:
-    """Check the job against the cluster. False for a dry run, which is shown instead."""
+    """Check the job against the cluster. Returns False for a dry run, which it shows."""
     cluster = launch.options
     lines = []
     if cluster.cluster == "slurm" and (is_there() or not cluster.dry_run):
@@ -214,7 +215,7 @@ def _facts(launch: Launch, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(options: Any) -> dict[str, Any]:
-    """Fields as JSON values."""
+    """Return fields as JSON values."""
     values: Sequence[tuple[str, Any]] = list(dataclasses.asdict(options).items())
     return {name: str(value) if isinstance(value, Path) else value for name, value in values}
 
@@ -227,7 +228,7 @@ COMMANDS: dict[str, tuple[Command, Options]] = {
 
 
 def command() -> None:
-    """`pix2pix-submit`, and this file."""
+    """Run `pix2pix-submit`, and this file."""
     use_local_cluster()
     main(COMMANDS)
 

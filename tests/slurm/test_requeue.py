@@ -14,8 +14,8 @@ STOP = Stop(step=20, first_step=10, cause="signal")
         (STOP, "RUNNING", "None", True, "10 steps since its last start"),
         (STOP, "TIMEOUT", "TimeLimit", True, "10 steps"),
         (STOP, "COMPLETING", "TimeLimit", True, "10 steps"),
-        (STOP, "COMPLETING", "None", False, "it is cancelled"),
-        (STOP, "CANCELLED", "None", False, "it is cancelled"),
+        (STOP, "COMPLETING", "None", False, "it is canceled"),
+        (STOP, "CANCELLED", "None", False, "it is canceled"),
         (STOP, "PENDING", "None", False, "SLURM ends it itself"),  # requeued already
         (STOP._replace(step=10), "RUNNING", "None", False, "it would circle for ever"),
         (STOP._replace(cause="disk"), "RUNNING", "None", True, "start and a disk failed"),
@@ -26,7 +26,7 @@ STOP = Stop(step=20, first_step=10, cause="signal")
             False,
             "no step since its last start and a disk failed",
         ),
-        (STOP._replace(cause="disk"), "CANCELLED", "None", False, "it is cancelled"),
+        (STOP._replace(cause="disk"), "CANCELLED", "None", False, "it is canceled"),
         (
             STOP._replace(cause="time_limit_minutes"),
             "RUNNING",

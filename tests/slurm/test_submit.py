@@ -7,25 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from submitit.core.utils import DelayedSubmission
 
-from data_prep.make_shards import MakeShardsOptions, make_shards
-from data_prep.merge_shards import MergeShardsOptions
-from pix2pix.cli.command_line import main
-from pix2pix.errors import UserError
-from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
-from slurm.job import EvaluateJob, TrainJob
-from slurm.options import ClusterOptions, minutes_of
+from slurm.job import TrainJob
 from slurm.process_group import Member
 from slurm.records import Records
 from slurm.scheduler import outside_of_any_job
-from slurm.shards_job import MergeJob, PartJob
-from slurm.submit import COMMANDS
-from tests.photographs import write_folder
+from tests.slurm.commands import sbatch_lines, script_of, submit, train
 from tests.small_training import tiny_config
 from tests.training.test_launcher import ENVIRONMENT, ROOT, logged_steps
 
@@ -33,89 +23,6 @@ from tests.training.test_launcher import ENVIRONMENT, ROOT, logged_steps
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-
-
-@pytest.fixture
-def run_dir(tmp_path) -> Path:
-    return tmp_path / "a run"
-
-
-def submit(capsys, *arguments: str) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr with its line breaks taken out)."""
-    with pytest.raises(SystemExit) as ended:
-        main(COMMANDS, argv=[str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    return ended.value.code, told.out, " ".join(told.err.split())
-
-
-def train(shards: Path, run_dir: Path, **changes) -> list[str]:
-    values = tiny_config(shards, run_dir).to_json() | changes
-    return ["train", *(f"--{name}={value}" for name, value in values.items() if value is not None)]
-
-
-def script_of(shown: str) -> str:
-    return shown[: shown.index("\n{")]
-
-
-def sbatch_lines(script: str) -> list[str]:
-    words = [line.partition(" ")[2] for line in script.splitlines() if line.startswith("#SBATCH ")]
-    return ["=".join(shlex.split(word)) for word in words]
-
-
-def dry_run(capsys, shards: Path, run_dir: Path, flags: str) -> tuple[list[str], list[str]]:
-    """(lines of sbatch, words of the srun command) that these flags make."""
-    command = [*train(shards, run_dir, global_batch=8), *shlex.split(flags), "--dry_run"]
-    status, shown, told = submit(capsys, *command)
-    assert status == 0, told
-    srun = next(line for line in shown.splitlines() if line.startswith("srun "))
-    return sbatch_lines(script_of(shown)), shlex.split(srun)
-
-
-def test_no_line_limits_charges_or_places_a_job_unasked(capsys, tiny_shards, run_dir):
-    lines, _ = dry_run(capsys, tiny_shards, run_dir, "")
-    assert {line.split("=")[0].lstrip("-") for line in lines} == {
-        *("job-name", "nodes", "ntasks-per-node", "output", "open-mode", "signal", "requeue")
-    }
-
-
-@pytest.mark.parametrize(
-    ("flags", "lines"),
-    [
-        ("--gpus_per_node=4 --gpu_type=a100", ["--gpus-per-node=a100:4"]),
-        ("--gres=gpu:4", ["--gres=gpu:4"]),
-        ("--gres=gpu:a100:4,nvme:1", ["--gres=gpu:a100:4,nvme:1"]),
-        ("--gres=gpu:4 --gpus_per_node=4", ["--gres=gpu:4"]),
-        ("--sbatch gres=gpu:a100:4", ["--gres=gpu:a100:4"]),
-    ],
-)
-def test_ranks_are_counted_from_whatever_asks_for_gpus(capsys, tiny_shards, run_dir, flags, lines):
-    told, _ = dry_run(capsys, tiny_shards, run_dir, f"--nodes=2 {flags}")
-    assert "--ntasks-per-node=4" in told
-    assert [line for line in told if "gpu" in line] == lines
-
-
-def test_lines_of_sbatch_keep_their_commas_and_no_requeue_is_honored(capsys, tiny_shards, run_dir):
-    flags = "--sbatch mail-type=END,FAIL --sbatch exclusive --sbatch=no-requeue"
-    lines, _ = dry_run(capsys, tiny_shards, run_dir, flags)
-    assert {"--mail-type=END,FAIL", "--exclusive", "--no-requeue"} <= set(lines)
-    assert "--requeue" not in lines
-
-
-def test_flags_of_srun_and_the_python_of_a_container(capsys, tiny_shards, run_dir):
-    _, plain = dry_run(capsys, tiny_shards, run_dir, "--srun=label")
-    assert "--label" in plain
-    assert plain[plain.index("submitit.core._submit") - 3] == sys.executable
-    flags = "--srun container-image=images/torch.sqsh --srun container-mounts=/a:/a,/b:/b"
-    _, pyxis = dry_run(capsys, tiny_shards, run_dir, flags)
-    assert "--container-image=images/torch.sqsh" in pyxis
-    assert "--container-mounts=/a:/a,/b:/b" in pyxis
-    assert pyxis[pyxis.index("-u") - 1] == "python"
-    _, apptainer = dry_run(
-        capsys, tiny_shards, run_dir, "--python 'apptainer exec --nv torch.sif python3'"
-    )
-    assert apptainer[apptainer.index("-u") - 5 : apptainer.index("-u")] == [
-        *("apptainer", "exec", "--nv", "torch.sif", "python3")
-    ]
 
 
 def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tiny_shards, run_dir):
@@ -209,27 +116,6 @@ def test_presets_hold_cluster_flags_and_a_flag_wins(capsys, tiny_shards, run_dir
     assert "mine.yaml:10: unknown setting seed" in told
 
 
-@pytest.mark.parametrize(
-    ("text", "minutes"),
-    [
-        ("90", 90),
-        ("90:30", 91),
-        ("2:00:00", 120),
-        ("1-12", 2160),
-        ("1-0:30", 1470),
-        ("1-12:00:01", 2161),
-    ],
-)
-def test_times_are_read_as_sbatch_reads_them(text, minutes):
-    assert minutes_of(text) == minutes
-
-
-@pytest.mark.parametrize("text", ["", "a", "1:2:3:4", "-5", "1-", "1-1:2:3:4", "0", "1.5"])
-def test_other_times_are_mistakes(text):
-    with pytest.raises(UserError):
-        minutes_of(text)
-
-
 def test_debug_trains_in_this_process_and_once(capsys, tiny_shards, run_dir):
     command = [sys.executable, "-m", "slurm.submit", *train(tiny_shards, run_dir)]
     told = subprocess.run(
@@ -239,59 +125,6 @@ def test_debug_trains_in_this_process_and_once(capsys, tiny_shards, run_dir):
     assert told.stdout.splitlines()[-1] == f"finished at step 4: {run_dir}"
     status, shown, _ = submit(capsys, *train(tiny_shards, run_dir))
     assert (status, shown) == (0, "this run is finished (step 4): nothing to submit\n")
-
-
-TOLD_THAT_TIME_IS_OVER = """
-import os, signal
-from slurm import snapshot
-snapshot.check_snapshot = lambda path: os.kill(os.getpid(), signal.SIGUSR2)
-"""
-
-
-@pytest.mark.parametrize("kind", ["evaluate", "part", "merge"])
-def test_a_warning_of_slurm_ends_no_job_that_has_no_time_limit(
-    kind, tiny_shards, trained_run, tmp_path
-):
-    """submitit's handler multiplies the limit, which is None. Its own process, without SLURM."""
-    folder, shards = tmp_path / "jobs", tmp_path / "shards"
-    parts = MakeShardsOptions(
-        photos=write_folder(tmp_path / "photos", 4, width=90, height=72),
-        out=shards,
-        split="train",
-        short_side=72,
-        num_workers=1,
-        part="1/1",
-    )
-    evaluation = EvaluateOptions(
-        run_dir=trained_run, shards=tiny_shards, out=tmp_path / "report.json"
-    )
-    if kind == "merge":
-        make_shards(parts)
-    jobs = {
-        "evaluate": EvaluateJob(evaluation, folder),
-        "part": PartJob(parts, folder),
-        "merge": MergeJob(MergeShardsOptions(shards=shards), folder),
-    }
-    folder.mkdir()
-    submission = DelayedSubmission(jobs[kind])
-    submission.set_timeout(None, 3)
-    submission.dump(folder / "7_submitted.pkl")
-    (tmp_path / "trap").mkdir()
-    (tmp_path / "trap" / "sitecustomize.py").write_text(TOLD_THAT_TIME_IS_OVER)
-    local = {"JOB_ID": 7, "NTASKS": 1, "GLOBALID": 0, "LOCALID": 0}
-    ended = subprocess.run(
-        [sys.executable, "-m", "submitit.core._submit", folder],
-        cwd=ROOT,
-        env=ENVIRONMENT
-        | {f"SUBMITIT_LOCAL_{name}": str(value) for name, value in local.items()}
-        | {"SUBMITIT_EXECUTOR": "local", "PYTHONPATH": f"{tmp_path / 'trap'}:{ROOT}"},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "SIGUSR2: going on as long as SLURM permits" in ended.stdout
-    made = {"evaluate": "report.json", "part": "shards/train-000000.tar"}
-    assert (tmp_path / made.get(kind, "shards/manifest.json")).exists()
 
 
 def test_a_job_survives_pickling(tiny_shards, run_dir):
@@ -370,9 +203,3 @@ def test_a_member_is_read_from_a_step_of_slurm():
     )
     assert (member.attempt, member.name, member.num_cores) == ("12_3", "rank 5 of 6 on n3", 4)
     assert Member.of({}) == Member()
-
-
-def test_one_rank_for_each_gpu():
-    assert ClusterOptions(nodes=4, gpus_per_node=8).world_size == 32
-    assert ClusterOptions(nodes=2, tasks_per_node=3).world_size == 6
-    assert ClusterOptions().world_size == 1
