@@ -57,8 +57,7 @@ class LocalCluster:
         """Start nodes n1, n2, … and wait until they take jobs. What an earlier start left is lost.
 
         Raises:
-            UserError: programs are missing, the folder holds something else, it runs already, or a
-                daemon does not come up.
+            UserError: programs are missing, it runs already, or a daemon does not come up.
         """
         require_programs()
         if self.is_running():
@@ -118,8 +117,7 @@ class LocalCluster:
         """Start the nodes that are dead and cancel every job: as after `start`."""
         names = self.run("sinfo", "--noheader", "--Node", "--format=%N").split()
         alive = {process.node for process in self._processes() if process.program == "slurmd"}
-        dead = set(names) - alive
-        daemons = [self._start_node(name) for name in sorted(dead)]
+        daemons = [self._start_node(name) for name in sorted(set(names) - alive)]
         self.cancel_jobs()
         self._wait_for_nodes(names, daemons)
 
@@ -289,9 +287,8 @@ def start(options: StartOptions) -> None:
         cluster.start(options.nodes, options.cpus_per_node, options.gpus_per_node)
         print(f"started a cluster in {options.dir}")
     status(options)
-    print(
-        f"\nFor sbatch, squeue, sinfo and the like:\nexport SLURM_CONF={cluster.environment['SLURM_CONF']}"
-    )
+    print("\nFor sbatch, squeue, sinfo and the like:")
+    print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}")
 
 
 def stop(options: FolderOptions) -> None:
