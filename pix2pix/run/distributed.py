@@ -9,7 +9,6 @@ import ctypes
 import os
 import re
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,13 +24,11 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from pix2pix.errors import LostProcessError, UserError
-from pix2pix.system.machine import core_numbers, num_cores, share_of_cores
+from pix2pix.system.machine import num_cores
 
 # NCCL's watchdog aborts the process with a stack dump. The exchange of each step, on the CPU group,
 # hangs with it, and says so in a line: it goes first.
 NCCL_GRACE = timedelta(minutes=1)
-# The cores that feed the fastest GPU we have measured, 9,200 photographs/s at 962/s each, and more.
-MAX_LOADER_WORKERS = 16
 
 T = TypeVar("T")
 
@@ -42,14 +39,14 @@ class Distributed:
     Creating it joins the process group that the launcher's environment describes. Used as a
     context, it leaves the group in the end, and a collective that waits longer than
     `timeout_minutes`, or whose peer has died, raises LostProcessError: nobody hangs for ever.
-    num_threads: of torch on a CPU, and cores of this process, where a batch system has told; None:
-        its part of the cores that it may use, and OMP_NUM_THREADS where the user has set it.
+    num_threads: of torch on a CPU; None takes OMP_NUM_THREADS where the user has set it, else
+        shares the machine's cores among its processes.
     """
 
     def __init__(self, timeout_minutes: float = 10, num_threads: int | None = None) -> None:
         _follow_launcher()
-        threads = num_threads or _threads_of_the_user()
-        os.environ["OMP_NUM_THREADS"] = str(threads or 1)  # or accelerate sets it, and warns
+        threads = num_threads or _default_threads()
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate sets it, and warns
         self.timeout = timedelta(minutes=timeout_minutes)
         on_gpu = torch.cuda.is_available()
         group = InitProcessGroupKwargs(
@@ -65,10 +62,8 @@ class Distributed:
         self.device: torch.device = self.accelerator.device
         self.is_main: bool = self.accelerator.is_main_process
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
-        self.num_cores = num_threads or self._share_of_cores()
-        os.environ["OMP_NUM_THREADS"] = str(threads or self.num_cores)
         if self.device.type == "cpu":
-            torch.set_num_threads(threads or self.num_cores)
+            torch.set_num_threads(threads)
 
     def __enter__(self) -> "Distributed":
         return self
@@ -91,20 +86,12 @@ class Distributed:
         return torch.cuda.get_device_name(self.device) if is_gpu else self.device.type
 
     def loader_workers(self, wanted: int | None = None) -> int:
-        """Return how many processes decode for this rank: `wanted`, or what suits its cores."""
+        """How many processes decode for this rank: `wanted`, or what suits the machine."""
         if wanted is not None:
             return wanted
         if self.device.type == "cpu":
             return 1  # more would take cores from the networks, and one keeps up with them
-        return max(1, min(MAX_LOADER_WORKERS, self.num_cores - 1))
-
-    def _share_of_cores(self) -> int:
-        """Return the cores of this rank: all of its own, its part of those that ranks share."""
-        mine = (socket.gethostname(), core_numbers())
-        with self._losing_nobody():
-            ranks = self.all_gather_object(mine)
-        of_node = [cores for host, cores in ranks if host == mine[0]]
-        return share_of_cores(num_cores(), core_numbers(), of_node)
+        return max(1, min(8, num_cores() // self.local_world_size - 1))
 
     def say(self, text: str) -> None:
         """Print a line, once."""
@@ -255,10 +242,11 @@ def _place(error: BaseException) -> str:
     return f"{frame.name} in {Path(frame.filename).name}, line {frame.lineno}"
 
 
-def _threads_of_the_user() -> int | None:
+def _default_threads() -> int:
     told = os.environ.get("OMP_NUM_THREADS", "")
-    # 1 is what launchers set, whatever the machine has
-    return int(told) if told.isdecimal() and int(told) > 1 else None
+    if told.isdecimal() and int(told) > 1:  # 1 is what launchers set, whatever the machine has
+        return int(told)
+    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _follow_launcher() -> None:

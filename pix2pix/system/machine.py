@@ -7,7 +7,6 @@ import platform
 import re
 import resource
 import threading
-from collections.abc import Sequence
 from multiprocessing import connection
 from pathlib import Path
 
@@ -15,28 +14,6 @@ from pathlib import Path
 def num_cores() -> int:
     """Processor cores that this process may use: a batch system often grants fewer than all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def core_numbers() -> frozenset[int]:
-    """Return the numbers of the processor cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
-
-
-def share_of_cores(count: int, mine: frozenset[int], of_node: Sequence[frozenset[int]]) -> int:
-    """Return how many of `count` cores are this rank's where ranks of its node may share some.
-
-    A batch system binds each rank to cores of its own, and these are all its own. Ranks that no
-    one has bound may all run on every core of the node or of the job, and each has its part.
-
-    Args:
-        count: cores that this rank may use: those of `mine`, or less, by a quota.
-        mine: numbers of the cores that it may run on.
-        of_node: the same of every rank of the node, with this one.
-    """
-    share = sum(1 / sum(core in cores for cores in of_node) for core in mine)
-    return max(1, int(count * share / len(mine) + 1e-9))
 
 
 def processor_name() -> str:

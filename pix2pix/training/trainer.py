@@ -286,8 +286,6 @@ class Trainer:
         per_step = self.config.grad_accumulation_steps
         numbers = range(self.state.step * per_step, self.total_steps * per_step)
         workers = self.distributed.loader_workers(self.config.num_workers)
-        cores = self.distributed.num_cores
-        self.distributed.say(f"each process has {cores} cores and {workers} loader workers")
         return BatchStream(micro_batches, numbers, self.distributed.device, workers)
 
     def _open_log(self) -> RunLog:

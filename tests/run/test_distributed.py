@@ -116,30 +116,6 @@ def test_backward_averages_gradients_over_ranks():
     assert run_ranks(gradient_of_ranks, 3) == [2.0] * 3
 
 
-def cores_when_bound(bind):
-    """(cores, loader workers) of this rank, as on a GPU."""
-    cores = sorted(os.sched_getaffinity(0))
-    if bind:
-        os.sched_setaffinity(0, {cores[int(os.environ["RANK"]) % len(cores)]})
-    me = Distributed(timeout_minutes=1)
-    me.device = torch.device("cuda")
-    me.barrier()
-    return me.num_cores, me.loader_workers(), me.loader_workers(3)
-
-
-def test_a_rank_has_the_cores_that_it_is_bound_to_or_its_part_of_all():
-    share = max(1, num_cores() // 2)
-    assert run_ranks(cores_when_bound, 2, False) == [(share, max(1, min(16, share - 1)), 3)] * 2
-    assert run_ranks(cores_when_bound, 2, True) == [(1, 1, 3)] * 2
-
-
-def test_all_cores_of_a_task_but_one_load_its_photographs():
-    me = Distributed(timeout_minutes=1, num_threads=12)  # as --cpus_per_task
-    me.device = torch.device("cuda")
-    assert me.loader_workers() == 11
-    me.shutdown()
-
-
 def threads_when_told(told):
     os.environ["OMP_NUM_THREADS"] = told
     Distributed(timeout_minutes=1).barrier()  # rank 0 keeps what the others still need to join
