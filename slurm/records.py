@@ -6,7 +6,7 @@ of its own, made by the rank that failed first.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,12 +22,13 @@ class Stop(NamedTuple):
     """A start that ended before its work was done, and has saved.
 
     step, first_step: where it ended, and where it began. cause: a signal came, the user's own
-    time_limit_minutes were over, or a disk failed.
+    time_limit_minutes were over, or a disk failed. faulty_nodes: where it did.
     """
 
     step: int
     first_step: int
     cause: Cause
+    faulty_nodes: Sequence[str] = ()
 
 
 class Records:
@@ -79,16 +80,6 @@ class Records:
         """Return how rank 0 ended, if it was stopped and has saved."""
         told = self._told(f"{attempt}.stop")
         return Stop(**json.loads(told)) if told else None
-
-    def tell_disk_fault(self, attempt: str, node: str) -> None:
-        """Keep that a rank on this node lost a disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{attempt}.disk.{node}").touch()
-
-    def nodes_with_disk_faults(self, attempt: str) -> list[str]:
-        """Return the nodes where a rank lost a disk."""
-        files = self.folder.glob(f"{attempt}.disk.*")
-        return sorted(path.name.removeprefix(f"{attempt}.disk.") for path in files)
 
     def last_error(self, job: str) -> str | None:
         """Return the error of the last start of a job that had one."""

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -63,7 +63,7 @@ def decide(stop: Stop, state: str, reason: str) -> RequeueDecision:
     return RequeueDecision(True, f"{stop.step - stop.first_step} steps since its last start{after}")
 
 
-def node_to_avoid(num_nodes: int, faulty: list[str]) -> str | None:
+def node_to_avoid(num_nodes: int, faulty: Sequence[str]) -> str | None:
     """Return the node whose disk failed alone; None where a file system of all may be at fault."""
     return faulty[0] if num_nodes > 1 and len(faulty) == 1 else None
 
@@ -108,8 +108,7 @@ def conclude(records: Records, attempt: str, stop: Stop) -> int:
     try:
         verdict = decide(stop, *_patiently(lambda: job_state(job_id)))
         if verdict.requeue:
-            faulty = records.nodes_with_disk_faults(attempt)
-            avoided = node_to_avoid(int(os.environ["SLURM_JOB_NUM_NODES"]), faulty)
+            avoided = node_to_avoid(int(os.environ["SLURM_JOB_NUM_NODES"]), stop.faulty_nodes)
             without = f", without {avoided}, where a disk failed alone" if avoided else ""
             print(
                 f"requeueing job {job_id} at step {stop.step}: {verdict.reason}{without}",

@@ -42,20 +42,17 @@ def test_a_stopped_training_is_requeued_only_if_it_can_arrive(stop, state, reaso
     assert told in verdict.reason
 
 
-def test_a_node_is_avoided_where_its_disk_failed_alone(tmp_path):
-    records = Records(tmp_path)
-    for node in ("n2", "n2"):  # two ranks of it
-        records.tell_disk_fault("12_0", node)
-    records.tell_disk_fault("12_1", "n1")  # another start
-    faulty = records.nodes_with_disk_faults("12_0")
-    assert faulty == ["n2"]
-    assert node_to_avoid(4, faulty) == "n2"
-    assert node_to_avoid(1, faulty) is None  # nothing says that another node would do better
+def test_a_node_is_avoided_where_its_disk_failed_alone():
+    assert node_to_avoid(4, ["n2"]) == "n2"
+    assert node_to_avoid(1, ["n2"]) is None  # nothing says that another node would do better
     assert node_to_avoid(4, ["n1", "n2"]) is None  # a file system of all
+    assert node_to_avoid(4, []) is None
 
 
 def test_how_a_start_ended_is_kept_for_the_script_of_the_job(tmp_path):
     records = Records(tmp_path)
     assert records.stop("12_0") is None
-    records.tell_stop("12_0", STOP)
-    assert records.stop("12_0") == STOP
+    stop = Stop(step=20, first_step=10, cause="disk", faulty_nodes=["n2"])
+    records.tell_stop("12_0", stop)
+    assert records.stop("12_0") == stop
+    assert records.stop("12_1") is None
