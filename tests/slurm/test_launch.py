@@ -63,9 +63,9 @@ def test_a_type_of_gpu_that_is_not_there_is_refused_before_it_is_queued(
         submit(tiny_config(tiny_shards, run_dir), "--partition=urgent", "--save_seconds=1800")
 
 
-CONTAINER = """\
-#!/bin/bash
 # In place of Pyxis: takes its flag away, and gives the ranks a PATH of their own.
+SRUN = """\
+#!/bin/bash
 arguments=()
 for argument; do
   case $argument in
@@ -73,27 +73,44 @@ for argument; do
     *) arguments+=("$argument") ;;
   esac
 done
-[ "$in_container" ] && export PATH={folder}/container
+[ "$in_container" ] && export PATH={container}
 exec {srun} "${{arguments[@]}}"
+"""
+# In place of Apptainer.
+APPTAINER = """\
+#!/bin/bash
+[ "$1 $2" = "exec torch.sif" ] || exit 1
+export PATH={container}
+exec "${{@:3}}"
+"""
+PYTHON = """\
+#!/bin/bash
+export IN_CONTAINER=1
+exec {python} "$@"
 """
 
 
+@pytest.mark.parametrize(
+    "flag", ["--srun=container-image=torch.sqsh", "--python=apptainer exec torch.sif python"]
+)
 def test_a_job_in_a_container_runs_its_python_and_is_requeued_from_outside(
-    cluster, tiny_shards, run_dir, tmp_path
+    cluster, tiny_shards, run_dir, tmp_path, flag
 ):
     """The container has a Python, and no program of SLURM."""
-    python = f'#!/bin/bash\nexport IN_CONTAINER=1\nexec {sys.executable} "$@"\n'
-    srun = CONTAINER.format(folder=tmp_path, srun=shutil.which("srun"))
-    for name, script in (("container/python", python), ("outside/srun", srun)):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text(script)
-        (tmp_path / name).chmod(0o755)
+    paths = {"container": tmp_path / "container", "srun": shutil.which("srun")}
+    programs = {"outside/srun": SRUN, "outside/apptainer": APPTAINER, "container/python": PYTHON}
+    for name, script in programs.items():
+        program = tmp_path / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(script.format(**paths, python=sys.executable))
+        program.chmod(0o755)
     config = tiny_config(tiny_shards, run_dir, total_steps=LONG)
-    setup = f"--setup=export PATH={tmp_path}/outside:$PATH"
-    job = submit(config, "--srun=container-image=torch.sqsh", setup)
+    job = submit(config, flag, f"--setup=export PATH={tmp_path}/outside:$PATH")
     wait_for_steps(run_dir, 3)
     (rank,) = [p for p in Path("/proc").glob("[0-9]*") if is_rank_of(p, run_dir)]
-    assert "IN_CONTAINER=1" in (rank / "environ").read_text().split("\0")
+    environment = (rank / "environ").read_text().split("\0")
+    assert "IN_CONTAINER=1" in environment
+    assert f"PATH={tmp_path / 'container'}" in environment
     cluster.run("scancel", "--signal=USR2", job)
     wait_for_state(job, "PENDING")
     (requeued,) = records_of(run_dir).read("requeued")
