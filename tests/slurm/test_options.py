@@ -1,19 +1,37 @@
 """What sbatch and srun are told for each flag, and which flags contradict each other."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pix2pix.errors import UserError
 from slurm.options import ClusterOptions, minutes_of
 from tests.slurm.commands import sbatch_lines, script_of, submit, train
+from tests.test_docs import PAGES, ROOT, sh_commands
 
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
+
+
+def test_every_example_says_how_many_cores_a_rank_has():
+    """SLURM gives one otherwise, and the loader of a GPU takes several."""
+    presets = yaml.safe_load(re.search(r"^```yaml\n(.*?)^```", PAGES["cluster.md"], re.M | re.S)[1])
+    recipes = [path.read_text() for path in (ROOT / "recipes").glob("*.yaml")]
+    commented = "".join(recipes).replace("\\\n#", " ").splitlines()
+    commands = [line for line in commented if "slurm.submit" in line]
+    commands += [line for page in PAGES.values() for line in sh_commands(page)]
+    examples = [line for line in commands if "slurm.submit" in line]
+    assert len(examples) >= 8
+    for line in examples:
+        preset = re.search(r"--preset (\w+)", line)
+        named = "--cpus_per_task" in line or "cpus_per_task" in presets[preset[1]]
+        assert named, line
 
 
 def dry_run(capsys, shards: Path, run_dir: Path, flags: str) -> tuple[list[str], list[str]]:
