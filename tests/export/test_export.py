@@ -248,8 +248,8 @@ def test_the_scripts_export_with_onnx_and_color_with_that(
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("absent", "is no run directory"),
-        ("model", "config.json is damaged, or no run's"),
+        ("absent", "is not a run directory"),
+        ("model", "config.json is damaged, or not from a run"),
     ],
 )
 def test_what_is_no_run_is_one_error(exported, tmp_path, source, words):
