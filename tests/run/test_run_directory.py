@@ -86,7 +86,7 @@ def test_a_directory_with_nothing_but_a_submission_in_it_is_free(tmp_path):
         folder.mkdir(parents=True)
     assert run.check(config, "digest") == []
     (run.root / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         run.check(config, "digest")
     (run.root / "notes.txt").unlink()
     assert run.claim(config, "digest") == []
