@@ -194,7 +194,7 @@ def test_an_empty_folder_is_filled_and_another_is_left_alone(trained_run, export
     (tmp_path / "other" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds other files; choose another --out"):
         export(trained_run, tmp_path / "other")
-    with pytest.raises(UserError, match="is a file; --out is the folder to make"):
+    with pytest.raises(UserError, match="is a file; --out is the folder to create"):
         export(trained_run, tmp_path / "other" / "letter.txt")
     assert contents(tmp_path / "other") == {"letter.txt": b"dear"}
 
