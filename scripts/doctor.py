@@ -18,7 +18,7 @@ class DoctorOptions:
 
 
 def doctor(options: DoctorOptions) -> int:
-    """Checks Python, torch, GPUs, a training step, loader processes, file systems and SLURM.
+    """Check Python, torch, GPUs, a training step, loader processes, file systems and SLURM.
 
     Each row is ok, note or FAILS, with what to do. Exits with status 1 if one fails.
     """

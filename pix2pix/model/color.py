@@ -169,7 +169,8 @@ def xyz_to_linear(xyz: Tensor) -> Tensor:
 def xyz_to_lab(xyz: Tensor) -> Tensor:
     """Convert CIE XYZ [B, 3, H, W] to CIE Lab for D65 white (CIE 15:2004, 8.2.1)."""
     channels = _at_least_float32(xyz).unbind(dim=1)
-    x, y, z = (_lab_curve(c / white) for c, white in zip(channels, _WHITE, strict=True))
+    ratios = torch.stack([c / white for c, white in zip(channels, _WHITE, strict=True)])
+    x, y, z = _lab_curve(ratios)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 

@@ -97,7 +97,7 @@ class AdversarialStep:
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(state.step)
-        statistics = [buffer.clone() for buffer in state.generator.buffers()]
+        statistics = Statistics(state.generator)
         pairs = [
             training_view(batch, self.color_space, config.image_size) for batch in micro_batches
         ]
@@ -113,9 +113,7 @@ class AdversarialStep:
         g_norm, g_finite, g_failed = _update(
             state.generator, state.generator_optimizer, state.generator_scaler
         )
-        for buffer, before in zip(state.generator.buffers(), statistics, strict=True):
-            # One bad batch would corrupt the running statistics permanently.
-            buffer.copy_(torch.where(g_finite, buffer, before))
+        statistics.restore_unless(g_finite)  # one bad batch would corrupt them permanently
         self._average_generator()
         state.step += 1
         return StepMetrics(
@@ -138,15 +136,14 @@ class AdversarialStep:
         DDP orders its buckets after the first backward, which changes the order of additions. With
         this pass before the first step, a resumed run adds in the order of an uninterrupted one.
         """
-        statistics = [buffer.clone() for buffer in self.state.generator.buffers()]
+        statistics = Statistics(self.state.generator)
         pairs = [training_view(batch, self.color_space, self.config.image_size)]
         fakes = self._generate_all(pairs)
         self._discriminator_backward(pairs, fakes)
         self._generator_backward(pairs, fakes)
         for optimizer in (self.state.generator_optimizer, self.state.discriminator_optimizer):
             optimizer.zero_grad(set_to_none=True)
-        for buffer, before in zip(self.state.generator.buffers(), statistics, strict=True):
-            buffer.copy_(before)
+        statistics.restore()
 
     def _generate(self, condition: Tensor, micro_batch: int, generator: nn.Module) -> Tensor:
         """Return the generator's output with the dropout of (seed, step, micro-batch, rank)."""
@@ -160,14 +157,13 @@ class AdversarialStep:
         """Return one fake per micro-batch. Only a single one keeps its graph, to save memory."""
         if len(pairs) == 1:
             return [self._generate(pairs[0][0], 0, self.generator)]
-        statistics = [buffer.clone() for buffer in self.state.generator.buffers()]
+        statistics = Statistics(self.state.generator)
         with torch.no_grad():
             fakes = [
                 self._generate(condition, index, self.state.generator)
                 for index, (condition, _) in enumerate(pairs)
             ]
-        for buffer, before in zip(self.state.generator.buffers(), statistics, strict=True):
-            buffer.copy_(before)  # only the pass with gradients may update statistics
+        statistics.restore()  # only the pass with gradients may update statistics
         return fakes
 
     def _discriminator_backward(
@@ -251,11 +247,51 @@ class AdversarialStep:
         torch._foreach_lerp_(
             list(average.parameters()), list(self.state.generator.parameters()), weight
         )
-        for mean, buffer in zip(average.buffers(), self.state.generator.buffers(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(buffer, weight)
+        means, buffers = _by_dtype(average), _by_dtype(self.state.generator)
+        for dtype in means:
+            if dtype.is_floating_point:
+                torch._foreach_lerp_(means[dtype], buffers[dtype], weight)
             else:
-                mean.copy_(buffer)
+                torch._foreach_copy_(means[dtype], buffers[dtype])
+
+
+class Statistics:
+    """A copy of a network's running statistics, to go back to.
+
+    One tensor for each type: a clone, a choice and a copy of each of some forty buffers would be a
+    sixth of the kernels that a step launches.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._buffers = _by_dtype(network)
+        self._saved = {dtype: _flat(buffers) for dtype, buffers in self._buffers.items()}
+
+    def restore(self) -> None:
+        """Give the network the statistics that it had."""
+        for dtype, buffers in self._buffers.items():
+            _unflatten_into(buffers, self._saved[dtype])
+
+    def restore_unless(self, keep: Tensor) -> None:
+        """Do so unless `keep`, a bool on the device; nobody waits for it."""
+        for dtype, buffers in self._buffers.items():
+            _unflatten_into(buffers, torch.where(keep, _flat(buffers), self._saved[dtype]))
+
+
+def _by_dtype(network: nn.Module) -> dict[torch.dtype, list[Tensor]]:
+    """Return a network's buffers by type: floats, and batch norm's counts of batches."""
+    buffers: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in network.buffers():
+        buffers.setdefault(buffer.dtype, []).append(buffer)
+    return buffers
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _unflatten_into(tensors: list[Tensor], flat: Tensor) -> None:
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [p.view(t.shape) for p, t in zip(parts, tensors, strict=True)])
 
 
 Pair = tuple[Tensor, Tensor]  # condition [B, Cin, S, S] and target [B, Cout, S, S], in [-1, 1]

@@ -69,7 +69,7 @@ def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tin
         ("--norm sync_batch", "norm sync_batch works on GPUs only"),
         ("--image_size 256", "image_size 256 is larger than the 64 px crops"),
         ("--shards elsewhere", "there is no folder"),
-        ("--init_from elsewhere", "is no run directory"),
+        ("--init_from elsewhere", "is not a run directory"),
         ("--cluster local --nodes 2", "cluster local is one node"),
         ("--cluster debug --tasks_per_node 2", "cluster debug is one rank"),
         ("--preset big", "clusters.yaml cannot be read"),
