@@ -16,6 +16,7 @@ from pix2pix.evaluation.metrics import chroma_colorfulness
 from pix2pix.model import losses
 from pix2pix.model.color import ColorSpace
 from pix2pix.run.state import TrainState
+from pix2pix.training.statistics import Statistics, by_dtype
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -247,51 +248,12 @@ class AdversarialStep:
         torch._foreach_lerp_(
             list(average.parameters()), list(self.state.generator.parameters()), weight
         )
-        means, buffers = _by_dtype(average), _by_dtype(self.state.generator)
+        means, buffers = by_dtype(average), by_dtype(self.state.generator)
         for dtype in means:
             if dtype.is_floating_point:
                 torch._foreach_lerp_(means[dtype], buffers[dtype], weight)
             else:
                 torch._foreach_copy_(means[dtype], buffers[dtype])
-
-
-class Statistics:
-    """A copy of a network's running statistics, to go back to.
-
-    One tensor for each type: a clone, a choice and a copy of each of some forty buffers would be a
-    sixth of the kernels that a step launches.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._buffers = _by_dtype(network)
-        self._saved = {dtype: _flat(buffers) for dtype, buffers in self._buffers.items()}
-
-    def restore(self) -> None:
-        """Give the network the statistics that it had."""
-        for dtype, buffers in self._buffers.items():
-            _unflatten_into(buffers, self._saved[dtype])
-
-    def restore_unless(self, keep: Tensor) -> None:
-        """Do so unless `keep`, a bool on the device; nobody waits for it."""
-        for dtype, buffers in self._buffers.items():
-            _unflatten_into(buffers, torch.where(keep, _flat(buffers), self._saved[dtype]))
-
-
-def _by_dtype(network: nn.Module) -> dict[torch.dtype, list[Tensor]]:
-    """Return a network's buffers by type: floats, and batch norm's counts of batches."""
-    buffers: dict[torch.dtype, list[Tensor]] = {}
-    for buffer in network.buffers():
-        buffers.setdefault(buffer.dtype, []).append(buffer)
-    return buffers
-
-
-def _flat(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def _unflatten_into(tensors: list[Tensor], flat: Tensor) -> None:
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    torch._foreach_copy_(tensors, [p.view(t.shape) for p, t in zip(parts, tensors, strict=True)])
 
 
 Pair = tuple[Tensor, Tensor]  # condition [B, Cin, S, S] and target [B, Cout, S, S], in [-1, 1]
