@@ -112,7 +112,7 @@ def test_without_gradio_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "gradio" else find_spec(name)
     )
-    with pytest.raises(UserError, match=r"pip install 'pix2pix\[web\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[web\]'"):
         require_gradio()
 
 
