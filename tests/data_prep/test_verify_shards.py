@@ -110,13 +110,9 @@ def test_every_kind_of_damage_is_told(shards: Path, capsys: pytest.CaptureFixtur
         assert f"    rm -f {tar} {tar.with_suffix('.json')}\n" in told
 
 
-@pytest.mark.parametrize(
-    ("offset", "problem"),
-    [(3, "its members are gray.jpg, not"), (130, " not "), (258, "no plain tar")],
-    ids=["name", "size", "magic"],
-)
+@pytest.mark.parametrize("offset", [3, 130, 258], ids=["name", "size", "magic"])
 def test_flipped_bits_in_a_header_are_told(
-    shards: Path, capsys: pytest.CaptureFixture[str], offset: int, problem: str
+    shards: Path, capsys: pytest.CaptureFixture[str], offset: int
 ) -> None:
     start = index_shard(shards / FIRST).place("gray", 1)[0] - 512
     flip(shards / FIRST, start + offset, bit=0x01)
@@ -126,7 +122,7 @@ def test_flipped_bits_in_a_header_are_told(
     assert verify(shards, quick=True) == 1
     told = capsys.readouterr().out
     assert "bits have changed" not in told
-    assert problem in told
+    assert "no plain tar" in told  # a header's own checksum tells
 
 
 def metadata(width: int, height: int) -> bytes:
