@@ -94,7 +94,6 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
         options.num_workers,
         options.metrics or (),
         options.weights,
-        options.out,
     )
     written = distributed.run_on_main(lambda: _write_all(options, evaluated))
     distributed.say("\n".join([report_table(evaluated.report), *written]))
@@ -136,7 +135,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 def photo_table(evaluated: "Evaluated") -> str:
     """CSV: a line for each photograph, in manifest order, with key, source and its metrics."""
-    from pix2pix.evaluation.summary import RUN, photo_columns
+    from pix2pix.evaluation.run_evaluation import RUN, photo_columns
 
     columns = photo_columns(evaluated.scores, RUN)
     sources = evaluated.sources(evaluated.scores.positions)
@@ -174,7 +173,6 @@ def _write_all(options: EvaluateOptions, evaluated: "Evaluated") -> list[str]:
         _write("sheet", place, lambda: publish(place, picture))
         lines.append(f"sheet: {place}")
     write_report(options.out, evaluated.report)
-    evaluated.finish()
     return [*lines, f"report: {options.out}"]
 
 

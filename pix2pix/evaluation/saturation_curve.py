@@ -23,25 +23,30 @@ Point = Mapping[str, float]
 """saturation, psnr, colorfulness and chroma_error: means over photographs."""
 
 
-def saturate(rgb: Tensor, saturation: float) -> Tensor:
-    """Scale the chroma of sRGB pictures [B, 3, H, W] in [0, 1]; lightness and hue stay.
+def saturate(lab: Tensor, saturation: float) -> Tensor:
+    """Scale the chroma of pictures in CIE Lab, [B, 3, H, W] → sRGB in [0, 1]; L and hue stay.
 
     A color that sRGB does not have is clipped, as a network's own is (`color.lab_to_rgb`).
     """
-    factors = torch.tensor([1.0, saturation, saturation], device=rgb.device).view(1, 3, 1, 1)
-    return lab_to_rgb(rgb_to_lab(rgb) * factors)
+    return lab_to_rgb(torch.cat([lab[:, :1], saturation * lab[:, 1:]], dim=1))
 
 
-def measure_curve(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """What each saturation makes of pictures: columns of scores, [B, len(SATURATIONS)] each."""
-    measures = {"psnr": psnr, "chroma_error": chroma_error}
-    pictures = [quantize(saturate(rgb, saturation)) for saturation in SATURATIONS]
-    columns = {
-        name: [measure(picture, truth) for picture in pictures]
-        for name, measure in measures.items()
-    }
-    columns["colorfulness"] = [colorfulness(picture) for picture in pictures]
-    return {name: torch.stack(values, dim=1) for name, values in columns.items()}
+def measure_curve(lab: Tensor, truth: Tensor, lab_truth: Tensor) -> dict[str, Tensor]:
+    """What each saturation makes of pictures: columns of scores, [B, len(SATURATIONS)] each.
+
+    lab: of the pictures; truth: as `quantize` gives it, and its Lab.
+    """
+    points = []
+    for saturation in SATURATIONS:
+        rgb = quantize(saturate(lab, saturation))
+        points.append(
+            {
+                "psnr": psnr(rgb, truth),
+                "chroma_error": chroma_error(rgb_to_lab(rgb), lab_truth),
+                "colorfulness": colorfulness(rgb),
+            }
+        )
+    return {name: torch.stack([point[name] for point in points], dim=1) for name in points[0]}
 
 
 def curve(columns: Mapping[str, NDArray]) -> list[dict[str, float]]:

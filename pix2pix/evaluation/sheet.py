@@ -18,9 +18,8 @@ from pix2pix.cli.charts import (
     histogram,
     shorten,
 )
-from pix2pix.evaluation.run_evaluation import Evaluated
+from pix2pix.evaluation.run_evaluation import CURVE, RUN, Evaluated, photo_columns
 from pix2pix.evaluation.saturation_curve import COLORFUL_SHARE
-from pix2pix.evaluation.summary import CURVE, RUN, photo_columns
 
 HIGHER_IS_BETTER = {"psnr", "ssim"}
 CHARTS = {  # metric → axis

@@ -99,7 +99,7 @@ def fit_gamut(lab: Tensor) -> Tensor:
     lab: [B, 3, H, W] with L in [0, 100]. Clipping red, green and blue instead would change L and
     hue. To within 1/256 of the chroma.
     """
-    lab = _at_least_float32(lab)
+    lab = at_least_float32(lab)
     outside = ~_is_in_gamut(lab)
     # [1, 3, N, 1]: only these pixels, a few in a hundred of a photograph, are worked on.
     L, *ab = (channel[outside].view(1, 1, -1, 1) for channel in lab.unbind(dim=1))
@@ -120,13 +120,13 @@ def lightness(gray: Tensor) -> Tensor:
 
 def srgb_to_linear(rgb: Tensor) -> Tensor:
     """Undo the sRGB transfer curve (IEC 61966-2-1); any shape, [0, 1] → [0, 1]."""
-    rgb = _at_least_float32(rgb)
+    rgb = at_least_float32(rgb)
     return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
 def linear_to_srgb(linear: Tensor) -> Tensor:
     """Apply the sRGB transfer curve (IEC 61966-2-1); any shape, [0, 1] → [0, 1]."""
-    linear = _at_least_float32(linear)
+    linear = at_least_float32(linear)
     # Both branches of `where` are computed: the clamp keeps the unused one free of NaN.
     curve = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(linear <= 0.0031308, linear * 12.92, curve)
@@ -134,24 +134,24 @@ def linear_to_srgb(linear: Tensor) -> Tensor:
 
 def linear_to_xyz(linear: Tensor) -> Tensor:
     """Linear RGB [B, 3, H, W] → CIE XYZ, white at (0.95047, 1, 1.08883)."""
-    return _mix_channels(_at_least_float32(linear), _XYZ_FROM_LINEAR)
+    return _mix_channels(at_least_float32(linear), _XYZ_FROM_LINEAR)
 
 
 def xyz_to_linear(xyz: Tensor) -> Tensor:
     """CIE XYZ [B, 3, H, W] → linear RGB; outside of [0, 1] where sRGB cannot show the color."""
-    return _mix_channels(_at_least_float32(xyz), _LINEAR_FROM_XYZ)
+    return _mix_channels(at_least_float32(xyz), _LINEAR_FROM_XYZ)
 
 
 def xyz_to_lab(xyz: Tensor) -> Tensor:
     """CIE XYZ [B, 3, H, W] → CIE Lab for the D65 white (CIE 15:2004, 8.2.1)."""
-    channels = _at_least_float32(xyz).unbind(dim=1)
+    channels = at_least_float32(xyz).unbind(dim=1)
     x, y, z = (_lab_curve(c / white) for c, white in zip(channels, _WHITE, strict=True))
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
 def lab_to_xyz(lab: Tensor) -> Tensor:
     """CIE Lab [B, 3, H, W] → CIE XYZ for the D65 white."""
-    L, a, b = _at_least_float32(lab).unbind(dim=1)
+    L, a, b = at_least_float32(lab).unbind(dim=1)
     y = (L + 16) / 116
     channels = (y + a / 500, y, y - b / 200)
     return torch.stack(
@@ -180,5 +180,6 @@ def _mix_channels(image: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
     return torch.stack([r * red + g * green + b * blue for r, g, b in matrix], dim=1)
 
 
-def _at_least_float32(image: Tensor) -> Tensor:
+def at_least_float32(image: Tensor) -> Tensor:
+    """Return it in float64 if it is, else in float32."""
     return image if image.dtype == torch.float64 else image.float()
