@@ -53,6 +53,14 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def bytes_text(count: int) -> str:
+    """Return a size as "19.3 GB": decimal units, as disks and downloads are sold."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
 # miniters: look at the clock at every update. tqdm's own guess, from the rate so far, would skip
 # the line of a download that slows down.
 _SELDOM = {"mininterval": LINE_EVERY_SECONDS, "delay": LINE_EVERY_SECONDS, "miniters": 1}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pix2pix.cli.progress import progress, say
+from pix2pix.cli.progress import bytes_text, progress, say
 
 
 @pytest.fixture
@@ -94,3 +94,11 @@ def test_a_terminal_gets_a_bar_of_80_columns(monkeypatch, wait, leave):
     assert "one.jpg: damaged\n" in terminal.getvalue()
     in_the_end = terminal.getvalue().removesuffix("\n").removesuffix("\r").rpartition("\r")[2]
     assert ("100%" in in_the_end) is leave
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (2_500, "2.5 kB"), (252_907_541, "252.9 MB")],
+)
+def test_bytes_are_said_in_decimal_units(count, text):
+    assert bytes_text(count) == text
