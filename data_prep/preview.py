@@ -13,7 +13,6 @@ from statistics import median
 
 from PIL import Image, ImageDraw
 
-from data_prep.progress import Progress, bytes_text
 from data_prep.shard_file import disk_errors
 from data_prep.survey import Measured, choose, locate, measure, read_picture
 from pix2pix.cli.charts import (
@@ -28,6 +27,7 @@ from pix2pix.cli.charts import (
 )
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import bytes_text
 from pix2pix.data.shards import Split, open_split
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
@@ -73,8 +73,7 @@ def preview(options: PreviewOptions) -> int:
     split = open_split(options.shards, options.split)
     chosen = choose(split.sample_counts, MOST_MEASURED, options.seed)
     shown = set(choose(split.sample_counts, options.num_pairs, options.seed))
-    with Progress("samples") as progress:
-        samples = measure(locate(options.shards, split, chosen), progress)
+    samples = measure(locate(options.shards, split, chosen))
     pairs = [one for place, one in zip(chosen, samples, strict=True) if place in shown]
     file = BytesIO()
     draw_sheet(split, samples, pairs, options.seed).save(file, "PNG")
