@@ -18,6 +18,7 @@ REQUIRED = [
     "fire>=0.7",  # command lines
     "pyyaml>=6.0",  # recipes
     "tensorboard>=2.16",  # curves and pictures of a run
+    "matplotlib>=3.8",  # charts of shards, reports and benchmarks; imported when one is drawn
     "tqdm>=4.66",  # progress bars
     "submitit>=1.5.2",  # jobs on a SLURM cluster: scripts, pickles, arrays
 ]

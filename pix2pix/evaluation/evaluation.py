@@ -1,7 +1,6 @@
 """The sharded evaluation loop: metrics over a split, exact for any number of ranks."""
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from pix2pix.cli.progress import progress
 from pix2pix.data.batches import EvaluationBatches, resize
 from pix2pix.data.preflight import check_image_size
 from pix2pix.data.reader import ShardReader
@@ -28,8 +27,6 @@ Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 METRICS = ("psnr", "ssim", "chroma_error", "colorfulness", "colorfulness_truth")
 """What `evaluate` gives of each prediction."""
-
-QUIET_INTERVAL_SECONDS = 30  # between bar lines where nobody watches a terminal
 
 
 @dataclass(frozen=True)
@@ -139,32 +136,19 @@ class EvaluationLoop:
         rows: list[Scores] = []
         error = None
         try:
-            with self._progress(title) as bar:
+            hidden = title is None or not self.distributed.is_main
+            num_samples = self.reader.split.num_samples
+            with progress("photographs", num_samples, title=title, hidden=hidden) as bar:
                 for scores in self._batches(measure):
                     rows.append(scores)
                     # The others are as far as this rank, or nearly.
                     count = len(scores.positions) * self.distributed.world_size
-                    bar.update(min(count, bar.total - bar.n))
+                    bar.update(min(count, num_samples - bar.n))
         except UserError as broken:
             error = str(broken)
         self.distributed.raise_on_all_ranks(error)
         gathered = self.distributed.all_gather_object(Scores.join(rows))
         return Scores.join(gathered if self.distributed.is_main else [])
-
-    def _progress(self, title: str | None) -> tqdm:
-        watched = sys.stderr.isatty()
-        interval = 0.1 if watched else QUIET_INTERVAL_SECONDS
-        return tqdm(
-            desc=title,
-            total=self.reader.split.num_samples,
-            unit="photo",
-            ncols=80,
-            leave=False,
-            mininterval=interval,
-            maxinterval=max(10, interval),
-            delay=0 if watched else interval,
-            disable=title is None or not self.distributed.is_main,
-        )
 
     def _batches(self, measure: Measure) -> Iterator[Scores]:
         ranks = self.distributed
