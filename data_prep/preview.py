@@ -89,7 +89,7 @@ def preview(options: PreviewOptions) -> int:
 def draw_sheet(
     split: Split, samples: Sequence[Measured], pairs: Sequence[Measured], seed: int
 ) -> Image.Image:
-    """The sheet: charts of `samples`, then `pairs`, gray beside color; mode "RGB"."""
+    """Return the sheet: charts of `samples`, then `pairs`, gray beside color; mode "RGB"."""
     height = PAIRS_TOP + -(-len(pairs) // COLUMNS) * PITCH + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), "white")
     draw = ImageDraw.Draw(sheet)

@@ -77,7 +77,7 @@ class Plan:
 
     @classmethod
     def of_steps(cls, total_steps: int, rounds: int, unmeasured: int) -> "Plan":
-        """The turns share a given number of steps; `measured` is below 1 where they are too few."""
+        """Share a given number of steps; `measured` is below 1 where they are too few."""
         return cls(total_steps, rounds, unmeasured, (total_steps - 2) // rounds - unmeasured)
 
 

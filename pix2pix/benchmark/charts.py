@@ -177,7 +177,7 @@ CHARTS = {
 
 
 def rows(chart: Chart, report: Mapping[str, Any]) -> Iterator[Row]:
-    """The bars of `chart` that `report` has figures for."""
+    """Return the bars of `chart` that `report` has figures for."""
     first: float | None = None
     for bar in chart.bars:
         if bar.figure not in report:

@@ -151,7 +151,7 @@ def parts(total: float, start: float, turns: Turns) -> Figures:
 
 
 def _quality(trainer: Trainer) -> Figures:
-    """What the last evaluation found; nothing without a val split."""
+    """Return what the last evaluation found; nothing without a val split."""
     records = map(json.loads, trainer.run.metrics_file.read_text().splitlines())
     values = [record for record in records if "evaluation/psnr" in record]
     if not values:

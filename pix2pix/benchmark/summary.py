@@ -38,7 +38,7 @@ def summarize(folder: Path) -> None:
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """A line for each bar of the report, at most 80 columns."""
+    """Return a line for each bar of the report, at most 80 columns."""
     told = []
     for chart in CHARTS[report["benchmark"]]:
         told += ["", f"{TITLES[report['benchmark']]}: {chart.title}"]

@@ -68,7 +68,7 @@ class Scores:
 
 @contextlib.contextmanager
 def evaluation_mode(generator: nn.Module) -> Iterator[nn.Module]:
-    """Running statistics, no dropout and no gradients inside; then the mode it had."""
+    """Evaluate inside: running statistics, no dropout, no gradients; then the mode it had."""
     training = generator.training
     generator.eval()
     try:
@@ -79,7 +79,7 @@ def evaluation_mode(generator: nn.Module) -> Iterator[nn.Module]:
 
 
 def colorize_batch(generator: nn.Module, color_space: ColorSpace, gray: Tensor) -> Tensor:
-    """gray [B, 1, S, S] uint8 → sRGB [B, 3, S, S] in [0, 1]; use inside `evaluation_mode`."""
+    """Color gray [B, 1, S, S] uint8 → sRGB [B, 3, S, S] in [0, 1]; use inside `evaluation_mode`."""
     condition = color_space.condition(gray).contiguous(memory_format=torch.channels_last)
     return color_space.to_rgb(condition, generator(condition))
 

@@ -77,7 +77,7 @@ def load_networks(
 
 
 def find_weights(metric: str, folder: Path | None) -> Path:
-    """The file with the weights that `metric` needs. Raises UserError where it isn't there."""
+    """Return the file with the weights of `metric`. Raises UserError where it isn't there."""
     needed = NEEDED[metric]
     folder = folder or Path(torch.hub.get_dir(), "checkpoints")
     for name in needed.names:
@@ -112,7 +112,7 @@ def load_inception(path: Path, device: torch.device) -> Callable[[Tensor], Tenso
 
 
 def load_lpips(trunk: str, path: Path, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """The code of Zhang et al. 2018, version 0.1; its linear weights come with the package.
+    """Load the code of Zhang et al. 2018, version 0.1; its linear weights come with the package.
 
     trunk: "alex" or "vgg"; path: torchvision's weights of that network.
     """
@@ -158,7 +158,7 @@ def _not_these_weights(path: Path) -> UserError:
 def _package_missing(metric: str, package: str) -> UserError:
     return UserError(
         f"--metrics {metric}: the package {package} is missing; install what such metrics need "
-        "with: pip install 'pix2pix[metrics]'"
+        "with: pip install -e '.[metrics]'"
     )
 
 

@@ -100,7 +100,7 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
 
 
 def report_table(report: Mapping[str, Any]) -> str:
-    """The report for people: a line for each metric, the colored photographs beside others."""
+    """Return the report for people: a line for each metric, the run beside the baselines."""
     rows = ["".join([" " * _NAME, *(f"{title:>{_FIGURE}}" for title in COLUMNS)])]
     for metric, unit in SHOWN.items():
         if metric in report:

@@ -133,7 +133,7 @@ def measure_run(
 
 
 def _figures(scores: Scores, metrics: Sequence[str]) -> dict[str, Any]:
-    """The run's figures, those of each baseline under its name, and the run's curve."""
+    """Return the run's figures, those of each baseline under its name, and the run's curve."""
     run = summarize(scores, RUN, metrics)
     points = curve(scores.of(CURVE))
     return {
@@ -147,7 +147,7 @@ def _figures(scores: Scores, metrics: Sequence[str]) -> dict[str, Any]:
 def _paints(
     generator: nn.Module, color_space: ColorSpace, ab: tuple[float, float]
 ) -> dict[str, Paint]:
-    """The run's coloring and the baselines, by name; ab: the one color of `mean_color`."""
+    """Return the run's coloring and the baselines, by name; ab: the one color of `mean_color`."""
     return {
         RUN: lambda gray, color: colorize_batch(generator, color_space, gray),
         "gray": lambda gray, color: leave_gray(gray),
@@ -195,7 +195,7 @@ def _measure_all(paints: Mapping[str, Paint], networks: FeatureNetworks) -> Meas
 
 
 def _measure_photograph(paintings: Mapping[str, Tensor], truth: Tensor) -> dict[str, Tensor]:
-    """What needs no network, of a photograph; paintings and truth: [1, 3, S, S], as quantized."""
+    """Measure what needs no network; paintings, truth: [1, 3, S, S] as `quantize` gives them."""
     lab_truth = rgb_to_lab(truth)
     columns = {f"{TRUTH}/{HISTOGRAM}": chroma_histogram(lab_truth)}
     for name, rgb in paintings.items():
@@ -212,7 +212,7 @@ def _measure_photograph(paintings: Mapping[str, Tensor], truth: Tensor) -> dict[
 def _network_columns(
     paintings: Mapping[str, Tensor], truth: Tensor, networks: FeatureNetworks
 ) -> dict[str, Tensor]:
-    """What rests on networks, of a batch."""
+    """Measure what rests on networks, of a batch."""
     columns = {}
     if networks.features is not None:
         for name, rgb in {TRUTH: truth, **paintings}.items():
@@ -224,12 +224,12 @@ def _network_columns(
 
 
 def photo_columns(scores: Scores, name: str) -> dict[str, np.ndarray]:
-    """The metrics of each photograph, [N] each: of the run or of a baseline."""
+    """Return the metrics of each photograph, [N] each: of the run or of a baseline."""
     return {metric: column for metric, column in scores.of(name).items() if column.ndim == 1}
 
 
 def summarize(scores: Scores, name: str, metrics: Sequence[str] = ()) -> dict[str, float]:
-    """The figures of the run or of a baseline.
+    """Return the figures of the run or of a baseline.
 
     The mean over photographs of each metric by its name; `…_of_means` and `…_of_set`, and those of
     `metrics` that are fid and kid, are figures of the whole set.

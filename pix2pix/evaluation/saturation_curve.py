@@ -32,7 +32,7 @@ def saturate(lab: Tensor, saturation: float) -> Tensor:
 
 
 def measure_curve(lab: Tensor, truth: Tensor, lab_truth: Tensor) -> dict[str, Tensor]:
-    """What each saturation makes of pictures: columns of scores, [B, len(SATURATIONS)] each.
+    """Measure what each saturation makes of pictures: columns, [B, len(SATURATIONS)] each.
 
     lab: of the pictures; truth: as `quantize` gives it, and its Lab.
     """
@@ -50,7 +50,7 @@ def measure_curve(lab: Tensor, truth: Tensor, lab_truth: Tensor) -> dict[str, Te
 
 
 def curve(columns: Mapping[str, NDArray]) -> list[dict[str, float]]:
-    """The points of the curve, from the scores of every photograph."""
+    """Return the points of the curve, from the scores of every photograph."""
     means = {name: column.mean(axis=0) for name, column in columns.items()}
     return [
         {"saturation": saturation, **{name: float(mean[i]) for name, mean in means.items()}}
@@ -59,7 +59,7 @@ def curve(columns: Mapping[str, NDArray]) -> list[dict[str, float]]:
 
 
 def best_at_colorfulness(points: Sequence[Point], least: float) -> dict[str, float] | None:
-    """The point of the highest PSNR among those at least that colorful; None: there is none.
+    """Return the point of the highest PSNR among those at least that colorful; None: there is none.
 
     Between two points the curve is taken as straight.
     """
@@ -67,14 +67,14 @@ def best_at_colorfulness(points: Sequence[Point], least: float) -> dict[str, flo
 
 
 def best_at_psnr(points: Sequence[Point], least: float) -> dict[str, float] | None:
-    """The most colorful point among those of at least that PSNR in dB; None: there is none."""
+    """Return the most colorful point of at least that PSNR in dB; None: there is none."""
     return _best(points, "psnr", least, "colorfulness")
 
 
 def targets(
     points: Sequence[Point], colorfulness_truth: float
 ) -> dict[str, dict[str, float] | None]:
-    """The two points to compare runs by; None where the curve does not get there."""
+    """Return the two points to compare runs by; None where the curve does not get there."""
     return {
         COLORFUL: best_at_colorfulness(points, COLORFUL_SHARE * colorfulness_truth),
         FAITHFUL: best_at_psnr(points, FAITHFUL_PSNR),

@@ -58,7 +58,7 @@ def model_card(
 
 
 def recipe(config: TrainConfig) -> str:
-    """What decided the numbers of a training, where it is not at its default, as YAML."""
+    """Return what decided the numbers of a training, where it is not at its default, as YAML."""
     defaults = {name: flag.default for name, flag in flags_of(TrainConfig).items()}
     values = {name: getattr(config, name) for name in RECIPE_FIELDS}
     chosen = {name: value for name, value in values.items() if value != defaults[name]}

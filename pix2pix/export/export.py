@@ -55,7 +55,7 @@ def export(run_dir: Path, out: Path, license: str | None = None, onnx: bool = Fa
 
 
 def generator_of(run_dir: Path, checkpoint: Path) -> Generator:
-    """The best generator of a run's checkpoint, its moving average where it has one; on the CPU."""
+    """Return the generator of a checkpoint, its moving average where it has one; on the CPU."""
     network, config, _ = load_generator(run_dir, checkpoint)
     generator = Generator(
         config.color_space,

@@ -96,7 +96,7 @@ class Generator(
         return generator.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The mixin's hook: all that the folder holds. The mixin adds a card if there is none."""
+        """Write all that the folder holds: the mixin's hook, which adds a card if there is none."""
         weights = safetensors.torch.save(
             {name: value.cpu().contiguous() for name, value in self.state_dict().items()},
             metadata={"format": "pt"},
@@ -144,7 +144,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
 def _download(
     name: str, revision: str | None, token: str | None, cache_dir: str | Path | None
 ) -> Path:
-    """The folder of the local cache with the model `name` of the hub, as it is there now.
+    """Return the folder of the local cache with the model `name` of the hub, as it is there now.
 
     Where the hub can't be reached, as it was when it was downloaded before.
     """

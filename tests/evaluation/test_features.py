@@ -124,5 +124,5 @@ def test_a_missing_package_is_named(random_weights, monkeypatch, metric, package
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=r"pip install 'pix2pix\[metrics\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[metrics\]'"):
         load_networks([metric], random_weights, CPU)
