@@ -115,7 +115,7 @@ CHARTS = {
             "s",
             tuple(
                 Bar(part.replace("_", " "), f"{part}_seconds")
-                for part in ("start", "first_step", "loop", "pictures", "evaluation", "checkpoints")
+                for part in ("start", "loop", "pictures", "evaluation", "checkpoints")
             ),
             compared=False,
         ),
