@@ -17,7 +17,7 @@ PACKAGES = ("pix2pix", "data_prep", "slurm")
 
 
 def snapshot_path(folder: Path) -> Path:
-    """Where a snapshot of this code is, or would be, below `folder`: named by its content."""
+    """Return where a snapshot of this code is or would be in `folder`, named by its content."""
     digest = sha256()
     for name, path in _sources():
         digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
