@@ -15,8 +15,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from pix2pix.errors import UserError
-from pix2pix.evaluation.feature_distance import frechet_distance
-from pix2pix.evaluation.feature_networks import NEEDED, find_weights, load_networks
+from pix2pix.evaluation.features import NEEDED, find_weights, frechet_distance, load_networks
 
 CPU = torch.device("cpu")
 
