@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pix2pix.photos.boxes import exif_and_xmp, jpeg2000_bits, jpeg2000_profile
-from pix2pix.photos.eight_bits import decoder_errors, profile_of
+from pix2pix.photos.eight_bits import decoder_errors, open_unchecked, profile_of
 from pix2pix.photos.jxl_header import read_jxl_header
 from pix2pix.photos.metadata import Metadata, orientation, read_metadata
 from pix2pix.photos.photo_error import PhotoError
@@ -103,7 +103,7 @@ def open_deep_png(data: bytes, max_pixels: int) -> ArrayPicture:
     import imagecodecs
 
     with decoder_errors():
-        size = Image.open(BytesIO(data), formats=["PNG"]).size
+        size = open_unchecked(BytesIO(data), "PNG").size
         check_size(*size, max_pixels)
         bare = Image.open(BytesIO(without_pixels(data)), formats=["PNG"])
         told = profile_of(bare), orientation(bare), read_metadata(bare)
@@ -115,7 +115,7 @@ def open_deep_jpeg2000(data: bytes, max_pixels: int) -> ArrayPicture:
     import imagecodecs
 
     with decoder_errors():
-        header = Image.open(BytesIO(data), formats=["JPEG2000"])
+        header = open_unchecked(BytesIO(data), "JPEG2000")
         check_size(*header.size, max_pixels)
         if header.mode == "CMYK":
             raise PhotoError("unsupported", "CMYK of 16 bits in JPEG 2000")

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from io import BytesIO
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from pix2pix.photos.icc import SRGB_CHROMATICITIES, adobe_rgb, rgb_profile
 from pix2pix.photos.kinds import names_of_kinds
@@ -32,6 +33,7 @@ _SRGB_FILE_GAMMA = 1 / 2.2  # what a PNG of sRGB says, and most others, too
 # Entropy-coded data that mean something else than nothing does: no byte of it is a marker's.
 _SOME_BITS = bytes(range(1, 255)) * 2
 _END = b"\xff\xd9"
+_LIMIT_LOCK = Lock()
 
 
 class PillowPicture:
@@ -59,7 +61,7 @@ class PillowPicture:
         self._picture: Image.Image | None = None
         self._profile = profile
         with decoder_errors():
-            self._photo = Image.open(file, formats=[kind])
+            self._photo = open_unchecked(file, kind)
             if frame:
                 self._photo.seek(frame)
             check_size(*self._photo.size, max_pixels)
@@ -140,6 +142,16 @@ class PillowPicture:
         return photo
 
 
+def open_unchecked(file: Any, kind: str) -> ImageFile.ImageFile:
+    """Open a picture of any size; `check_size` has to follow. Pillow's own limit is not ours."""
+    with _LIMIT_LOCK:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=[kind])
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def complete_jpeg(data: bytes, short_side: int | None) -> tuple[Image.Image, int]:
     """Decode a JPEG without its end: the picture, and how many rows at its bottom are made up.
 
@@ -149,7 +161,7 @@ def complete_jpeg(data: bytes, short_side: int | None) -> tuple[Image.Image, int
     """
     pictures = []
     for filling in (b"", _SOME_BITS):
-        photo = Image.open(BytesIO(data + filling + _END), formats=["JPEG"])
+        photo = open_unchecked(BytesIO(data + filling + _END), "JPEG")
         if short_side is not None:
             photo.draft(None, (short_side, short_side))
         photo.load()

@@ -62,15 +62,24 @@ class HelperPicture:
             for data in helper.rows():
                 yield np.frombuffer(data, dtype).reshape(shape)
             self._take(helper.answer())
-        except BaseException:
+        except PhotoError:
             self._give_up_if_dead()
+            raise
+        except BaseException:  # or the reader left early
+            self._abandon()
             raise
 
     def close(self) -> None:
-        """Give the helper back."""
-        if self._helper is not None:
-            _idle.append(self._helper)
-            self._helper = None
+        """Forget the file, and give the helper back."""
+        helper, self._helper = self._helper, None
+        if helper is None:
+            return
+        try:
+            helper.send({"do": "close"})
+            helper.answer()
+            _idle.append(helper)
+        except PhotoError:
+            helper.stop()
 
     def _ask(self, request: dict[str, Any], data: bytes = b"") -> dict[str, Any]:
         helper = self._running()
@@ -81,6 +90,9 @@ class HelperPicture:
             self._give_up_if_dead()
             if request["do"] == "open":
                 self.close()
+            raise
+        except BaseException:  # an interrupt: what comes next would be the wrong answer
+            self._abandon()
             raise
 
     def _take(self, answer: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +105,11 @@ class HelperPicture:
         if self._helper is None:
             raise PhotoError("undecodable", "the file was closed, or its decoder ended")
         return self._helper
+
+    def _abandon(self) -> None:
+        if self._helper is not None:
+            self._helper.stop()
+            self._helper = None
 
     def _give_up_if_dead(self) -> None:
         if self._helper is not None and not self._helper.is_alive():

@@ -58,6 +58,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 with _limits(file_size, 0):
                     picture = open_here(source, request["kind"], request["max_pixels"])
                     answer: Any = {"num_pages": picture.num_pages, "pixels": picture.num_pixels}
+            elif request["do"] == "close":
+                picture = None
+                _send(answers, {})
+                continue
             else:
                 assert picture is not None, "nothing is open"
                 with _limits(file_size, picture.num_pixels):

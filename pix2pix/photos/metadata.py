@@ -19,13 +19,18 @@ _COLOR_SPACE, _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA001, 0xA002, 0xA003
 _SRGB, _ADOBE_RGB, _UNCALIBRATED = 1, 2, 0xFFFF
 _IPTC_RESOURCE = 0x0404  # of Photoshop's image resources, in a JPEG's APP13
 
-# Tags of the first directory that describe the photograph. The others describe how a file stores
-# it: strips, compression, channels.
-_DESCRIPTIVE = frozenset(
-    (269, 270, 271, 272, 285, 305, 306, 315, 316, 0x4746, 0x4749, 33432, _EXIF_IFD, _GPS_IFD)
-) | frozenset(range(40091, 40096))  # Windows' title, comment, author, keywords, subject
-_RESOLUTION_TAGS = (282, 283, 296)
-_PER_CM = 3
+METADATA_LEFT_OUT = "not all of its metadata fit into the format"
+
+# Tags of the first directory that say how a file stores its pixels, or what its numbers mean, or
+# that hold XMP, IPTC and what programs keep for themselves: the result's own tell these.
+_OF_THE_FILE = frozenset(
+    (ORIENTATION, XMP_OF_TIFF, IPTC_OF_TIFF, 282, 283, 296, 297, 301, 317, 318, 319, 330, 50341)
+    + (34377, 34675, 37724, _INTEROP_IFD, _COLOR_SPACE)  # Photoshop's, profile
+) | frozenset((*range(254, 267), *range(273, 282), 284, *range(288, 294), *range(320, 326)))
+_OF_THE_FILE |= frozenset((*range(332, 348), *range(512, 533)))
+_MAX_VALUE = 2**16  # bytes of a value; nobody writes longer captions
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_PER_INCH, _PER_CM = 2, 3
 
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))\s*[2-8]\s*(?=["<])')
 _XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails>.*?</xmp:Thumbnails>", re.DOTALL)
@@ -63,14 +68,20 @@ class Metadata:
         dpi = tuple(content["dpi"]) if content["dpi"] else None
         return cls(dpi=dpi, text=dict(content["text"]), **blobs)
 
-    def exif_of_size(self, width: int, height: int) -> Image.Exif:
+    def exif_of_size(self, width: int, height: int, with_dpi: bool = False) -> Image.Exif:
         """Return the EXIF of an upright result of this size, which says so."""
         exif = Image.Exif()
         if self.exif:
             exif.load(self.exif)
-        fields = exif.get_ifd(_EXIF_IFD)
-        if _PIXEL_WIDTH in fields:
-            fields[_PIXEL_WIDTH], fields[_PIXEL_HEIGHT] = width, height
+        for tag, value in exif.items():
+            exif[tag] = _written(value)
+        if with_dpi and self.dpi:
+            exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = self.dpi
+            exif[_RESOLUTION_UNIT] = _PER_INCH
+        if _EXIF_IFD in exif:
+            fields = exif.get_ifd(_EXIF_IFD)
+            if _PIXEL_WIDTH in fields:
+                fields[_PIXEL_WIDTH], fields[_PIXEL_HEIGHT] = width, height
         return exif
 
 
@@ -111,10 +122,9 @@ def is_marked_adobe_rgb(photo: Image.Image) -> bool:
 def _dpi(photo: Image.Image) -> tuple[float, float] | None:
     try:
         exif = photo.getexif()
-        if photo.info.get("jfif_unit") not in (1, 2) and _RESOLUTION_TAGS[0] in exif:
-            across, down, unit = (exif.get(tag) for tag in _RESOLUTION_TAGS)
-            scale = 2.54 if unit == _PER_CM else 1.0
-            dpi = (float(across) * scale, float(down) * scale)  # type: ignore[arg-type]
+        if photo.info.get("jfif_unit") not in (1, 2) and _X_RESOLUTION in exif:
+            scale = 2.54 if exif.get(_RESOLUTION_UNIT) == _PER_CM else 1.0
+            dpi = (exif[_X_RESOLUTION] * scale, exif[_Y_RESOLUTION] * scale)
         else:
             dpi = photo.info["dpi"]
         across, down = (float(value) for value in dpi)
@@ -128,18 +138,30 @@ def _exif(photo: Image.Image) -> bytes:
         source = photo.getexif()
         kept = Image.Exif()
         for tag, value in source.items():
-            if tag in _DESCRIPTIVE and tag not in (_EXIF_IFD, _GPS_IFD):
-                kept[tag] = value
+            if tag not in (_EXIF_IFD, _GPS_IFD, *_OF_THE_FILE) and _is_short(value):
+                kept[tag] = _written(value)
         for ifd in (_EXIF_IFD, _GPS_IFD):
             if ifd in source:
                 kept.get_ifd(ifd).update(source.get_ifd(ifd))
-        fields = kept.get_ifd(_EXIF_IFD)
-        fields.pop(_INTEROP_IFD, None)  # it names the color space once more
-        if _COLOR_SPACE in fields:
-            fields[_COLOR_SPACE] = _SRGB
-        return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) or fields else b""
+        if _EXIF_IFD in source:
+            fields = kept.get_ifd(_EXIF_IFD)
+            fields.pop(_INTEROP_IFD, None)  # it names the color space once more
+            if _COLOR_SPACE in fields:
+                fields[_COLOR_SPACE] = _SRGB
+        return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else b""
     except Exception:  # a broken EXIF block
         return b""
+
+
+def _is_short(value: Any) -> bool:
+    return len(value) <= _MAX_VALUE if isinstance(value, str | bytes | tuple) else True
+
+
+def _written(value: Any) -> Any:
+    """A text as the bytes that Pillow read as Latin-1: it would write "?" for what is not ASCII."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("latin-1", "replace")
+    return value
 
 
 def _xmp(photo: Image.Image) -> bytes:

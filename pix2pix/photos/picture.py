@@ -1,6 +1,6 @@
 """An opened file: what it holds and how its pages are read, wherever they are decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from pix2pix.photos.metadata import Metadata
 from pix2pix.photos.photo_error import PhotoError
+from pix2pix.photos.rows import luma_of_rows
 from pix2pix.photos.upright import as_stored, is_sideways
 
 # 134 million pixels are 400 MB as RGB. Larger photographs are refused unless a command is told
@@ -71,17 +72,29 @@ class Picture(Protocol):
 
 
 def read_upright(picture: Picture, index: int) -> np.ndarray:
-    """Return a page as it is seen: [H, W] or [H, W, 3], uint8 or uint16, in sRGB."""
+    """Return a page as it is seen: [H, W] or [H, W, 3], uint8 or uint16, in sRGB.
+
+    Raises:
+        PhotoError: not all of it is there.
+    """
     page = picture.page(index)
     width, height = page.upright_size
     shape = (height, width) if page.channels == 1 else (height, width, 3)
     upright = np.empty(shape, np.uint8 if page.bits == 8 else np.uint16)
-    stored, top = as_stored(upright, page.orientation), 0
-    for rows in picture.rows(index):
-        stored[top : top + len(rows)] = rows
-        top += len(rows)
-    if top != page.height:
-        raise PhotoError("truncated", f"only {top:,} of {page.height:,} rows are there")
+    _fill(as_stored(upright, page.orientation), picture.rows(index))
+    return upright
+
+
+def read_gray(picture: Picture, index: int) -> np.ndarray:
+    """Return a page's luma as it is seen: [H, W], uint8 or uint16. Its colors are never in memory.
+
+    Raises:
+        PhotoError: not all of it is there.
+    """
+    page = picture.page(index)
+    width, height = page.upright_size
+    upright = np.empty((height, width), np.uint8 if page.bits == 8 else np.uint16)
+    _fill(as_stored(upright, page.orientation), map(luma_of_rows, picture.rows(index)))
     return upright
 
 
@@ -90,3 +103,12 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         message = f"{width} x {height} pixels; at most {max_pixels:,} are opened"
         raise PhotoError("too_many_pixels", message)
+
+
+def _fill(stored: np.ndarray, strips: Iterable[np.ndarray]) -> None:
+    top = 0
+    for rows in strips:
+        stored[top : top + len(rows)] = rows
+        top += len(rows)
+    if top != len(stored):
+        raise PhotoError("truncated", f"only {top:,} of {len(stored):,} rows are there")

@@ -4,6 +4,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from pix2pix.photos.metadata import Metadata
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,3 +38,30 @@ def without_pixels(data: bytes) -> bytes:
         if kind not in (b"IDAT", b"IEND", b"tRNS"):
             kept.append(chunk(kind, content))
     return b"".join([*kept, chunk(b"IDAT", zlib.compress(bytes(5))), chunk(b"IEND", b"")])
+
+
+def metadata_chunks(metadata: Metadata, width: int, height: int) -> bytes:
+    """Return the chunks that carry the metadata of a result of this size (PNG 1.2, eXIf 1.5)."""
+    told = []
+    if metadata.dpi:
+        across, down = (round(value / 0.0254) for value in metadata.dpi)
+        told.append(chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+    exif = metadata.exif_of_size(width, height)
+    if len(exif):
+        told.append(chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))
+    if metadata.xmp:
+        told.append(_text_chunk("XML:com.adobe.xmp", metadata.xmp))
+    told += [_text_chunk(key, text.encode()) for key, text in metadata.text.items()]
+    return b"".join(told)
+
+
+def insert_chunks(data: bytes, told: bytes) -> bytes:
+    """Return an encoded PNG with more chunks, which stand before its pixels."""
+    header_end = len(SIGNATURE) + 25
+    return data[:header_end] + told + data[header_end:]
+
+
+def _text_chunk(key: str, text: bytes) -> bytes:
+    """Text in UTF-8: keyword, not compressed, no language."""
+    keyword = key.encode("latin-1", "replace")[:79] or b"Comment"
+    return chunk(b"iTXt", keyword + bytes(5) + text)

@@ -66,6 +66,18 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return rounded
 
 
+def luma_of_rows(rows: np.ndarray) -> np.ndarray:
+    """Return Rec. 601 luma of [rows, W] or [rows, W, 3] at its own depth, as Pillow computes it."""
+    if rows.ndim == 2:
+        return rows
+    weighted = rows[..., 0] * np.uint32(19595)
+    weighted += rows[..., 1] * np.uint32(38470)
+    weighted += rows[..., 2] * np.uint32(7471)
+    weighted += np.uint32(2**15)
+    weighted >>= np.uint32(16)
+    return weighted.astype(rows.dtype)
+
+
 def white_of_floats(strips: Iterable[np.ndarray]) -> float:
     """Return what full white is: floats are stored in [0, 1] or in the range of an integer type."""
     highest = 0.0

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from pix2pix.photos.eight_bits import PillowPicture, decoder_errors
+from pix2pix.photos.eight_bits import PillowPicture, decoder_errors, open_unchecked
 from pix2pix.photos.icc import adobe_rgb
 from pix2pix.photos.kinds import REFUSED
 from pix2pix.photos.metadata import ORIENTATION, Metadata, read_metadata
@@ -62,7 +61,7 @@ class TiffPicture:
     def metadata(self) -> Metadata:
         """What the first page says beside its pixels; Pillow reads it."""
         try:
-            with decoder_errors(), Image.open(self._file(), formats=["TIFF"]) as header:
+            with decoder_errors(), open_unchecked(self._file(), "TIFF") as header:
                 header.seek(max(self._pages[0][0], 0))
                 return read_metadata(header)
         except PhotoError:  # of kinds that Pillow does not know

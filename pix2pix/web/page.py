@@ -20,8 +20,9 @@ from PIL import Image
 from data_prep.photos import COLOR_PHOTOS, GRAY_PHOTOS
 from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.errors import UserError
-from pix2pix.photos.files import EXTENSIONS, FORMATS, save_photo
+from pix2pix.photos.kinds import EXTENSIONS
 from pix2pix.photos.photo import PhotoError, luma, open_photo
+from pix2pix.photos.saving import FORMATS, save_photo
 
 if TYPE_CHECKING:
     import gradio as gr

@@ -13,8 +13,11 @@ from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.errors import UserError
 from pix2pix.model.color import ColorSpace
 from pix2pix.model.networks import UNetGenerator, initialize
-from pix2pix.photos.files import colorize_files, plan_outputs, side_by_side
+from pix2pix.photos.coloring import colorize_files
+from pix2pix.photos.files import plan_outputs
+from pix2pix.photos.ledger import LEDGER
 from pix2pix.photos.photo import luma
+from pix2pix.photos.saving import side_by_side
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "colorize.py"
 
@@ -47,11 +50,11 @@ def save(path, mode="RGB", **parameters):
 
 
 def run(colorizer, photos, out, compare=False):
-    return colorize_files(colorizer.colorize, plan_outputs(Path(photos), out, compare))
+    return colorize_files(colorizer.colorize_array, plan_outputs(Path(photos), out, compare))
 
 
 def files_below(folder):
-    found = (path for path in folder.rglob("*") if path.is_file())
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name != LEDGER)
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
@@ -180,7 +183,7 @@ def test_folder_is_walked_and_sub_folders_are_kept(colorizer, photos, tmp_path):
     report = run(colorizer, photos, tmp_path / "out")
     assert files_below(tmp_path / "out") == ["a.jpg", "x/a.jpg", "x/y/b.png"]
     assert "3 of 3 photographs" in str(report)
-    assert "left alone for their extensions: 1 (.txt)" in str(report)
+    assert "left alone for their extensions: 1 (1 .txt)" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.export.generator import Generator
-from pix2pix.photos.files import save_photo
 from pix2pix.photos.photo import open_photo
+from pix2pix.photos.saving import save_photo
 from pix2pix.web.page import EXAMPLES, LABEL, MAX_BYTES, PROBLEM, SHOWN_SIDE, TITLE
 from tests.photographs import colorful, encoded
 
