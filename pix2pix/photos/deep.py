@@ -142,8 +142,10 @@ def open_jpeg_xl(data: bytes, max_pixels: int) -> ArrayPicture:
         return samples
 
     _, metadata = _boxed_metadata(data)
-    picture = ArrayPicture(decode, (header.width, header.height), header.bits, b"", 1, metadata)
-    if not header.is_srgb:
+    picture = ArrayPicture(
+        decode, (header.width, header.height), header.bits, header.profile or b"", 1, metadata
+    )
+    if header.profile is None:
         picture.notes.append(COLORS_NOT_READ)
     return picture
 

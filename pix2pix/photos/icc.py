@@ -9,7 +9,10 @@ Chromaticities = tuple[float, float, float, float, float, float, float, float]
 # x, y of white, red, green, blue.
 _D65 = (0.3127, 0.3290)
 SRGB_CHROMATICITIES: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+P3_CHROMATICITIES: Chromaticities = (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+BT_2020_CHROMATICITIES: Chromaticities = (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
 _ADOBE_RGB: Chromaticities = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+_POINTS = 4096  # of a sampled curve
 _D50 = (0.9642, 1.0, 0.8249)  # X, Y, Z of the profile connection space
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
@@ -21,18 +24,21 @@ def adobe_rgb() -> bytes:
     return rgb_profile(_ADOBE_RGB, 563 / 256)
 
 
-def rgb_profile(chromaticities: Chromaticities, gamma: float) -> bytes:
-    """Return an RGB profile of a matrix and one exponent, ICC.1:2001-04 (version 2).
+def rgb_profile(chromaticities: Chromaticities, gamma: float | None) -> bytes:
+    """Return an RGB profile of a matrix and one curve, ICC.1:2001-04 (version 2).
 
     Args:
         chromaticities: x, y of white, red, green, blue.
-        gamma: light is the stored value to this power.
+        gamma: light is the stored value to this power; None for the curve of sRGB.
 
     Raises:
         ValueError: the chromaticities span no colors.
     """
     columns = _colorants(chromaticities)
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, min(65535, max(1, round(gamma * 256))))
+    if gamma is None:
+        curve = b"curv" + bytes(4) + struct.pack(">I", _POINTS) + _srgb_curve()
+    else:
+        curve = b"curv" + bytes(4) + struct.pack(">IH", 1, min(65535, max(1, round(gamma * 256))))
     tags = {b"wtpt": _xyz(_D50)}
     for name, column in zip(b"rgb", columns.T, strict=True):
         tags[bytes([name]) + b"XYZ"] = _xyz(tuple(column))
@@ -52,6 +58,13 @@ def _colorants(chromaticities: Chromaticities) -> np.ndarray:
     colorants = primaries * np.linalg.solve(primaries, white)
     gains = (_BRADFORD @ np.array(_D50)) / (_BRADFORD @ white)
     return np.linalg.inv(_BRADFORD) @ (gains[:, None] * (_BRADFORD @ colorants))
+
+
+def _srgb_curve() -> bytes:
+    """Light of _POINTS stored values, IEC 61966-2-1."""
+    stored = np.linspace(0, 1, _POINTS)
+    light = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+    return np.rint(light * 65535).astype(">u2").tobytes()
 
 
 def _xyz(values: tuple[float, ...]) -> bytes:

@@ -6,20 +6,29 @@ imagecodecs gives the samples alone: their size has to be known before they are 
 from dataclasses import dataclass
 
 from pix2pix.photos.boxes import boxes
+from pix2pix.photos.icc import (
+    BT_2020_CHROMATICITIES,
+    P3_CHROMATICITIES,
+    SRGB_CHROMATICITIES,
+    rgb_profile,
+)
 
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _ALPHA, _XYB, _GRAY = 0, 2, 1
-_D65, _SRGB_PRIMARIES, _SRGB_CURVE = 1, 1, 13
+_D65 = 1
+_PRIMARIES = {1: SRGB_CHROMATICITIES, 9: BT_2020_CHROMATICITIES, 11: P3_CHROMATICITIES}
+_GAMMAS = {8: 1.0, 13: None}  # linear light, the curve of sRGB
+_GAMMA_UNIT = 1e-7
 
 
 @dataclass(frozen=True)
 class JXLHeader:
-    """Size as stored, bits per channel, and whether the colors are sRGB (None: not known)."""
+    """Size as stored, bits per channel, and the color profile (b"": sRGB; None: not known)."""
 
     width: int
     height: int
     bits: int
-    is_srgb: bool | None
+    profile: bytes | None
 
 
 def read_jxl_header(data: bytes) -> JXLHeader:
@@ -34,7 +43,7 @@ def read_jxl_header(data: bytes) -> JXLHeader:
     bits = _Bits(stream[2:2050])
     width, height = _size(bits)
     if bits.take(1):  # all default
-        return JXLHeader(width, height, 8, True)
+        return JXLHeader(width, height, 8, b"")
     if bits.take(1):  # extra fields
         bits.take(3)  # orientation, which the decoder applies
         if bits.take(1):
@@ -47,7 +56,7 @@ def read_jxl_header(data: bytes) -> JXLHeader:
         if not _skip_alpha(bits):
             return JXLHeader(width, height, depth, None)
     bits.take(1)  # XYB
-    return JXLHeader(width, height, depth, _is_srgb(bits))
+    return JXLHeader(width, height, depth, _profile(bits))
 
 
 class _Bits:
@@ -110,14 +119,24 @@ def _skip_alpha(bits: _Bits) -> bool:
     return True
 
 
-def _is_srgb(bits: _Bits) -> bool:
+def _profile(bits: _Bits) -> bytes | None:
+    """The color encoding as an ICC profile; that of a file is compressed, and not read."""
     if bits.take(1):  # all default
-        return True
+        return b""
     if bits.take(1):  # an ICC profile
-        return False
+        return None
     space = bits.enum()
     if space == _XYB or bits.enum() != _D65:
-        return False
-    if space != _GRAY and bits.enum() != _SRGB_PRIMARIES:
-        return False
-    return not bits.take(1) and bits.enum() == _SRGB_CURVE
+        return None
+    primaries = 1 if space == _GRAY else bits.enum()
+    if primaries not in _PRIMARIES:
+        return None
+    if bits.take(1):
+        exponent = bits.take(24) * _GAMMA_UNIT
+        return rgb_profile(_PRIMARIES[primaries], 1 / exponent) if exponent > 0.1 else None
+    curve = bits.enum()
+    if curve not in _GAMMAS:
+        return None
+    if primaries == 1 and _GAMMAS[curve] is None:
+        return b""
+    return rgb_profile(_PRIMARIES[primaries], _GAMMAS[curve])

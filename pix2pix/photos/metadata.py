@@ -24,10 +24,13 @@ METADATA_LEFT_OUT = "not all of its metadata fit into the format"
 # Tags of the first directory that say how a file stores its pixels, or what its numbers mean, or
 # that hold XMP, IPTC and what programs keep for themselves: the result's own tell these.
 _OF_THE_FILE = frozenset(
-    (ORIENTATION, XMP_OF_TIFF, IPTC_OF_TIFF, 282, 283, 296, 297, 301, 317, 318, 319, 330, 50341)
-    + (34377, 34675, 37724, _INTEROP_IFD, _COLOR_SPACE)  # Photoshop's, profile
-) | frozenset((*range(254, 267), *range(273, 282), 284, *range(288, 294), *range(320, 326)))
-_OF_THE_FILE |= frozenset((*range(332, 348), *range(512, 533)))
+    (
+        *(ORIENTATION, XMP_OF_TIFF, IPTC_OF_TIFF, _INTEROP_IFD, _COLOR_SPACE),
+        *(*range(254, 267), *range(273, 285), *range(288, 294), 296, 297, 301),
+        *(*range(317, 326), 330, *range(332, 348), *range(512, 533)),
+        *(34377, 34675, 37724, 50341),  # Photoshop's resources and layers, profile, printing
+    )
+)
 _MAX_VALUE = 2**16  # bytes of a value; nobody writes longer captions
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _PER_INCH, _PER_CM = 2, 3

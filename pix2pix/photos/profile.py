@@ -94,11 +94,13 @@ def _transform(profile: bytes, source: str, target: str) -> ImageCms.ImageCmsTra
     return transform
 
 
-def _build(profile: bytes, source: str, target: str) -> ImageCms.ImageCmsTransform:
+def _build(
+    profile: bytes, source: str, target: str, flags: ImageCms.Flags = _FLAGS
+) -> ImageCms.ImageCmsTransform:
     try:
         opened = ImageCms.ImageCmsProfile(BytesIO(profile))
         srgb = ImageCms.createProfile("sRGB")
-        return ImageCms.buildTransform(opened, srgb, source, target, _INTENT, _FLAGS)
+        return ImageCms.buildTransform(opened, srgb, source, target, _INTENT, flags)
     except Exception as error:  # littlecms, through Pillow, raises several types
         raise BrokenProfileError(str(error)) from error
 
@@ -111,7 +113,9 @@ def _gray_table(profile: bytes) -> list[int] | None:
     """
     mode = "L" if _check_space(profile, "L") == b"GRAY" else "RGB"
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert(mode)
-    levels = ImageCms.applyTransform(ramp, _build(profile, mode, "RGB"))
+    # Optimized, littlecms halves the light of a linear gray's darkest levels (measured).
+    transform = _build(profile, mode, "RGB", _FLAGS | ImageCms.Flags.NOOPTIMIZE)
+    levels = ImageCms.applyTransform(ramp, transform)
     assert levels is not None
     table = np.asarray(levels.convert("L"))[0]
     if np.abs(table.astype(int) - np.arange(256)).max() <= 1:

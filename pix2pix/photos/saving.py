@@ -120,8 +120,7 @@ def _png(page: np.ndarray) -> bytes:
     if page.dtype == np.uint16:
         import imagecodecs
 
-        encoded: bytes = imagecodecs.png_encode(page)
-        return encoded
+        return bytes(imagecodecs.png_encode(page))
     file = BytesIO()
     Image.fromarray(page).save(file, "PNG")
     return file.getvalue()
@@ -132,13 +131,10 @@ def _told(
 ) -> tuple[dict[str, Any], list[str]]:
     """Parameters for Pillow's JPEG or WebP that carry metadata, and what does not fit."""
     told: dict[str, Any] = {}
-    lost = []
+    lost: list[str] = []
     exif = metadata.exif_of_size(width, height, with_dpi=kind == "WEBP")
-    blobs: dict[str, bytes | bytearray] = {
-        "exif": exif.tobytes() if len(exif) else b"",
-        "xmp": metadata.xmp,
-    }
-    for name, blob in blobs.items():
+    blobs = (("exif", bytes(exif.tobytes()) if len(exif) else b""), ("xmp", metadata.xmp))
+    for name, blob in blobs:
         if kind == "JPEG" and len(blob) > _MAX_SEGMENT:
             lost.append(METADATA_LEFT_OUT)
         elif blob:

@@ -28,20 +28,22 @@ def write_tiff(
         return _write_by_tifffile(file, pages, num_pages, metadata)
     first, *others = (Image.fromarray(page) for page in pages)
     height, width = first.height, first.width
+    exif = metadata.exif_of_size(width, height)
     tags = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, blob in ((XMP_OF_TIFF, metadata.xmp), (IPTC_OF_TIFF, metadata.iptc)):
-        if blob:
-            tags.tagtype[tag] = _BYTE if tag == XMP_OF_TIFF else _UNDEFINED
-            tags[tag] = blob
+    blobs = {XMP_OF_TIFF: metadata.xmp, IPTC_OF_TIFF: metadata.iptc}
+    for tag, value in (*exif.items(), *blobs.items()):
+        if value and tag not in _SUB_DIRECTORIES:
+            tags[tag] = value
     first.save(
         file,
         "TIFF",
         compression="tiff_lzw",
         save_all=bool(others),
         append_images=others,
-        exif=metadata.exif_of_size(width, height, with_dpi=True),
         tiffinfo=tags,
+        **({"dpi": metadata.dpi} if metadata.dpi else {}),
     )
+    _append_directories(file, exif)
     return []
 
 
