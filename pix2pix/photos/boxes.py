@@ -4,8 +4,9 @@ import struct
 from collections.abc import Iterator
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+JPEG2000_STREAM = b"\xff\x4f\xff\x51"  # how a codestream begins
 _EXIF_UUID = b"JpgTiffExif->JP2"
-_RESTRICTED_ICC, _ANY_ICC = 2, 3  # methods of JPEG 2000's `colr`
+_ICC_METHODS = (b"\2", b"\3")  # of JPEG 2000's `colr`: restricted, any
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -28,14 +29,14 @@ def jpeg2000_profile(data: bytes) -> bytes:
     for kind, content in boxes(data):
         if kind == b"jp2h":
             for inner, value in boxes(content):
-                if inner == b"colr" and value[:1] in (b"\2", b"\3"):
+                if inner == b"colr" and value[:1] in _ICC_METHODS:
                     return value[3:]
     return b""
 
 
 def jpeg2000_bits(data: bytes) -> int:
     """Return the bits per channel that the codestream names; 0 where there is none."""
-    start = data.find(b"\xff\x4f\xff\x51")
+    start = data.find(JPEG2000_STREAM)
     return (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 0
 
 

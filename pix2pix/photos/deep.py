@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pix2pix.photos.boxes import exif_and_xmp, jpeg2000_bits, jpeg2000_profile
+from pix2pix.photos.boxes import JPEG2000_STREAM, exif_and_xmp, jpeg2000_bits, jpeg2000_profile
 from pix2pix.photos.eight_bits import decoder_errors, open_unchecked, profile_of
 from pix2pix.photos.jxl_header import read_jxl_header
 from pix2pix.photos.metadata import Metadata, orientation, read_metadata
@@ -122,10 +122,13 @@ def open_deep_jpeg2000(data: bytes, max_pixels: int) -> ArrayPicture:
     exif, metadata = _boxed_metadata(data)
     bits = jpeg2000_bits(data)
 
-    def decode() -> np.ndarray:
-        return imagecodecs.jpeg2k_decode(data)
-
     profile = jpeg2000_profile(data)
+    # Where it sees a profile, imagecodecs applies it itself, less exactly: it gets bare samples.
+    stream = data[data.index(JPEG2000_STREAM) :] if profile else data
+
+    def decode() -> np.ndarray:
+        return imagecodecs.jpeg2k_decode(stream)
+
     return ArrayPicture(decode, header.size, bits, profile, orientation(exif), metadata)
 
 

@@ -183,6 +183,8 @@ def decoder_errors() -> Iterator[None]:
         except UnidentifiedImageError:
             message = f"not a picture in one of the formats {names_of_kinds()}"
             raise PhotoError("not_an_image", message) from None
+        except MemoryError:
+            raise PhotoError("out_of_memory", "decoding takes too much memory") from None
         except Image.DecompressionBombError as error:
             raise PhotoError("too_many_pixels", str(error)) from None
         except Exception as error:  # decoders raise nearly every type on broken input
@@ -200,7 +202,8 @@ def to_8_bits(photo: Image.Image, profile: bytes = b"", notes: list[str] | None 
     """
     notes = [] if notes is None else notes
     if photo.mode == "F" or photo.mode.startswith("I"):
-        notes.append(READ_AS_8_BITS)
+        if READ_AS_8_BITS not in notes:
+            notes.append(READ_AS_8_BITS)
         plain = _scale_depth(photo)
     else:
         plain = _plain_mode(photo)

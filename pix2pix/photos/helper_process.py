@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from PIL import AvifImagePlugin
 
+from pix2pix.photos.eight_bits import decoder_errors
 from pix2pix.photos.opening import open_here
 from pix2pix.photos.photo_error import PhotoError
 from pix2pix.photos.picture import Picture
@@ -49,28 +50,28 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     for line in requests:
         request = json.loads(line)
         try:
-            if request["do"] == "open":
-                source: Path | bytes = Path(os.fsdecode(bytes.fromhex(request["path"])))
-                if "size" in request:
-                    source = requests.read(request["size"])
-                picture = None  # before the next: its memory
-                file_size = _size(source)
-                with _limits(file_size, 0):
-                    picture = open_here(source, request["kind"], request["max_pixels"])
-                    answer: Any = {"num_pages": picture.num_pages, "pixels": picture.num_pixels}
-            elif request["do"] == "close":
-                picture = None
-                _send(answers, {})
-                continue
-            else:
-                assert picture is not None, "nothing is open"
-                with _limits(file_size, picture.num_pixels):
-                    answer = _answer(picture, request, answers)
-            _send(answers, {**answer, "notes": picture.notes})
+            with decoder_errors():
+                if request["do"] == "open":
+                    source = _source(request, requests)
+                    picture, file_size = None, _size(source)  # first: the memory of the one before
+                    with _limits(file_size, 0):
+                        picture = open_here(source, request["kind"], request["max_pixels"])
+                        answer = {"num_pages": picture.num_pages, "pixels": picture.num_pixels}
+                elif request["do"] == "close" or picture is None:
+                    picture, answer = None, {}
+                else:
+                    with _limits(file_size, picture.num_pixels):
+                        answer = _answer(picture, request, answers)
+            _send(answers, {**answer, "notes": picture.notes if picture else []})
         except PhotoError as error:
             _send(answers, {"reason": error.reason, "message": str(error)})
-        except MemoryError:
-            _send(answers, {"reason": "out_of_memory", "message": "decoding takes too much memory"})
+
+
+def _source(request: dict[str, Any], requests: BinaryIO) -> Path | bytes:
+    """The file, or the bytes that follow the request."""
+    if "size" in request:
+        return requests.read(request["size"])
+    return Path(os.fsdecode(bytes.fromhex(request["path"])))
 
 
 def _answer(picture: Picture, request: dict[str, Any], answers: BinaryIO) -> dict[str, Any]:

@@ -99,7 +99,9 @@ def read_gray(picture: Picture, index: int) -> np.ndarray:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise PhotoError too_many_pixels unless a page of this size may be opened."""
+    """Raise PhotoError unless a page of this size may be opened: too_many_pixels, undecodable."""
+    if width < 1 or height < 1:
+        raise PhotoError("undecodable", "a picture without pixels")
     if width * height > max_pixels:
         message = f"{width} x {height} pixels; at most {max_pixels:,} are opened"
         raise PhotoError("too_many_pixels", message)
