@@ -50,7 +50,8 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
     a person's gray photograph of that size would be. Raises PhotoError, with the reason why not:
     those of `open_reduced`, too_small, near_gray.
     """
-    photo, (width, height), notes = open_reduced(data, HEADROOM * settings.short_side)
+    notes: list[str] = []
+    photo, (width, height) = open_reduced(data, HEADROOM * settings.short_side, notes)
     if min(width, height) < settings.min_short_side:
         message = f"{width} x {height} pixels; at least {settings.min_short_side} needed"
         raise PhotoError("too_small", message)
@@ -69,7 +70,7 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
         height=color.height,
         photo_width=width,
         photo_height=height,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

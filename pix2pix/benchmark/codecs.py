@@ -69,8 +69,7 @@ def psnr_of_path(files: Sequence[bytes], short_side: int) -> float:
 
 
 def _psnr(file: bytes, short_side: int) -> float:
-    photo = open_reduced(file, HEADROOM * short_side).picture
-    whole = open_photo(file)
+    (photo, _), whole = open_reduced(file, HEADROOM * short_side), open_photo(file)
     size = picture_size(whole.width, whole.height, short_side)
     expected = np.asarray(whole.resize(size, Image.Resampling.LANCZOS), dtype=np.float64)
     error = float(((np.asarray(resize(photo, size)) - expected) ** 2).mean())

@@ -93,7 +93,8 @@ def colorize_files(
                 notes = _color(colorize, task, plan.compare, max_pixels)
             except PhotoError as error:
                 report.failures.append(task.source)
-                tasks.write(f"{_printable(task.source)}: {error}", file=sys.stderr)
+                more = "; --max_megapixels allows more" * (error.reason == "too_many_pixels")
+                tasks.write(f"{_printable(task.source)}: {error}{more}", file=sys.stderr)
                 continue
             if ledger is not None:
                 ledger.add(task.source, *targets)

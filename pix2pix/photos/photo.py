@@ -5,7 +5,6 @@ Training and coloring take the gray the same way because both come through here.
 
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,14 +22,6 @@ from pix2pix.photos.upright import turn_upright
 __all__ = ["MAX_PIXELS", "PhotoError", "chroma_spread", "luma", "open_photo", "open_reduced"]
 
 _HEAD_BYTES = 64  # of a file, which say what kind it is
-
-
-class Reduced(NamedTuple):
-    """A photograph, or a smaller version of it; its own upright size; what was not as meant."""
-
-    picture: Image.Image
-    size: tuple[int, int]
-    notes: tuple[str, ...] = ()
 
 
 def open_photo(source: Path | bytes, max_pixels: int | None = None) -> Image.Image:
@@ -54,12 +45,19 @@ def open_photo(source: Path | bytes, max_pixels: int | None = None) -> Image.Ima
     return opened
 
 
-def open_reduced(source: Path | bytes, short_side: int) -> Reduced:
-    """Return a photograph as `open_photo` does, or smaller.
+def open_reduced(
+    source: Path | bytes, short_side: int, notes: list[str] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return a photograph as `open_photo` does, or smaller, and its own upright (width, height).
 
     A JPEG comes at 1/2, 1/4 or 1/8 of its size where its short side keeps `short_side` pixels: the
     decoder then makes fewer pixels of each block, and 12 megapixels take a third of the time and a
     sixteenth of the memory.
+
+    Args:
+        source: a file, or the bytes of one.
+        short_side: pixels.
+        notes: gets what was not as it was meant, such as a broken color profile.
 
     Raises:
         PhotoError: as `open_photo`.
@@ -68,10 +66,14 @@ def open_reduced(source: Path | bytes, short_side: int) -> Reduced:
     kind = openable_kind(data[:_HEAD_BYTES])
     if kind == "JPEG":
         reduced = PillowPicture(BytesIO(data), kind, MAX_PIXELS, short_side)
-        return Reduced(reduced.picture(), reduced.size, tuple(reduced.notes))
-    picture = open_picture(data, MAX_PIXELS)
-    opened = _first_page(picture)
-    return Reduced(opened, opened.size, tuple(picture.notes))
+        opened, size, told = reduced.picture(), reduced.size, reduced.notes
+    else:
+        picture = open_picture(data, MAX_PIXELS)
+        opened = _first_page(picture)
+        size, told = opened.size, picture.notes
+    if notes is not None:
+        notes += told
+    return opened, size
 
 
 def open_picture(source: Path | bytes, max_pixels: int) -> Picture:
