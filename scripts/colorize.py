@@ -1,4 +1,4 @@
-"""Color photographs with a trained run: files, folders with their sub-folders, globs.
+"""Color photographs with a trained run: files, folders with their subfolders, globs.
 
 python scripts/colorize.py --run_dir runs/first --photos "old photographs" --out colored
 """
@@ -22,7 +22,7 @@ MAX_SATURATION = 4
 
 @dataclass(frozen=True)
 class ColorizeOptions:
-    """What to color, with which model."""
+    """The photographs, the model and how to color."""
 
     run_dir: Path = option(help="a run, an exported folder, or owner/name on the hub")
     photos: tuple[Path, ...] = option(
@@ -30,18 +30,17 @@ class ColorizeOptions:
     )
     out: Path = option(help="folder for the colored photographs", metavar="DIR")
     format: Format = option(
-        "keep",
-        help="format of the results; keep: as it came, where that is JPEG, PNG, WebP or TIFF",
+        "keep", help="format of the results; keep: that of the photograph where it is written"
     )
-    compare: bool = option(False, help="save NAME.compare.EXT too: gray and colored side by side")
+    compare: bool = option(False, help="also save NAME.compare.EXT: gray and colored side by side")
     saturation: float = option(
-        1.0, help="factor on the colors, 0 (gray) to 4; 1: as the network says"
+        1.0, help="factor on the chroma, 0 (gray) to 4; 1: the network's output"
     )
     restore_contrast: bool = option(
-        False, help="give faded prints their black and white back, in the result too"
+        False, help="restore black and white of faded prints, also in the result"
     )
     overwrite: bool = option(
-        False, help="color again what is there of the same file, model and options"
+        False, help="also color what is there already, of the same file, model and options"
     )
     max_megapixels: float | None = option(
         None, help=f"refuse larger photographs; none is {MAX_PIXELS / 1e6:.0f}", unit="megapixels"
@@ -51,22 +50,22 @@ class ColorizeOptions:
         if not 0 <= self.saturation <= MAX_SATURATION:
             raise UserError(
                 f"--saturation {self.saturation:g}: give a number from 0 (gray) to "
-                f"{MAX_SATURATION}; 1 leaves the colors as the network says"
+                f"{MAX_SATURATION}; 1 keeps the network's colors"
             )
         if self.max_megapixels is not None and not 0 < self.max_megapixels < 1e5:
             raise UserError(f"--max_megapixels {self.max_megapixels:g}: give a number above 0")
 
     @property
     def max_pixels(self) -> int:
-        """Of a photograph that is opened."""
+        """The largest photograph that is opened."""
         return MAX_PIXELS if self.max_megapixels is None else round(self.max_megapixels * 1e6)
 
 
 def colorize(options: ColorizeOptions) -> int:
-    """Colors photographs of any size with a trained run; their names and sub-folders are kept.
+    """Color photographs of any size with a trained run; names and subfolders are kept.
 
-    Stop it as you like: the same command goes on where it was. Exits with status 1 if some could
-    not be colored, or a folder could not be listed; those are named, the others are done.
+    After an interruption the same command resumes. The exit status is 1 if some photographs could
+    not be colored or a folder could not be listed; these are named, the others are saved.
     """
     from pix2pix.colorizing.colorizer import Colorizer  # heavy: only when the work starts
 
@@ -88,7 +87,7 @@ def colorize(options: ColorizeOptions) -> int:
 
 
 def command() -> None:
-    """Run `pix2pix-colorize`, and this file."""
+    """Run as `pix2pix-colorize` or as this file."""
     main(colorize, ColorizeOptions)
 
 

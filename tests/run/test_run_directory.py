@@ -35,7 +35,7 @@ def test_other_photographs_are_another_training(tmp_path):
     run.claim(config, "digest")
     run.metrics_file.write_text('{"step": 1}\n')
     before = run.config_file.read_bytes()
-    with pytest.raises(UserError, match="photographs in the train split are others"):
+    with pytest.raises(UserError, match="the train split has other photographs"):
         run.claim(config, "other digest")
     assert run.config_file.read_bytes() == before
 
@@ -86,7 +86,7 @@ def test_a_directory_with_nothing_but_a_submission_in_it_is_free(tmp_path):
         folder.mkdir(parents=True)
     assert run.check(config, "digest") == []
     (run.root / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         run.check(config, "digest")
     (run.root / "notes.txt").unlink()
     assert run.claim(config, "digest") == []
