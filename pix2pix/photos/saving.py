@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 COMPARISON_SIDE = 1920  # pixels; two fit on a 4K screen, and into a WebP
 SAVED_AS_8_BITS = "its 16 bits per channel are saved as 8, which is all that the format has"
 
+_NUMBERS = count()
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAX_SEGMENT = 65_533 - 32  # bytes of a JPEG's segment, less the name of what is in it
 
@@ -155,7 +157,8 @@ def _told(
 @contextmanager
 def _complete_or_absent(target: Path) -> Iterator[Path]:
     """A file to write, which becomes `target` at the end, and is removed if anything is raised."""
-    aside = target.parent / f".colorize-{os.getpid()}.partial"  # short: names have a limit
+    # Short, because names have a limit; a number, because files are saved while another is made.
+    aside = target.parent / f".colorize-{os.getpid()}-{next(_NUMBERS)}.partial"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
