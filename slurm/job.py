@@ -27,15 +27,18 @@ COLLECTIVE_TIMEOUT_MINUTES = 10  # of an evaluation
 class TrainJob:
     """A training: every start of the job goes on where the last one stopped.
 
-    snapshot: the code that it must run; None, whatever runs.
+    snapshot: the code that it must run; None, whatever runs. folder: where it tells how it went,
+    which the job's script reads; None, in the run directory.
     """
 
     config: TrainConfig
     snapshot: Path | None = None
+    folder: Path | None = None
 
     def __call__(self) -> int:
         """Train on this rank. Returns 0 or, stopped and saved, 75 as scripts/train.py."""
-        member, records = Member.of(os.environ), Records(RunDirectory(self.config.run_dir).jobs)
+        folder = self.folder or RunDirectory(self.config.run_dir).jobs
+        member, records = Member.of(os.environ), Records(folder)
         drop_submitit_handlers(member)
         # Before the imports: they take a minute on a busy file system. Until it ends nobody but
         # SLURM kills this process.
