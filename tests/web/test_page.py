@@ -4,18 +4,22 @@ import asyncio
 import importlib.util
 import json
 import socket
+import zipfile
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pix2pix.errors import UserError
 from pix2pix.export.generator import Generator
 from pix2pix.photos.photo import PhotoError, luma, open_photo
-from pix2pix.web import page
-from pix2pix.web.page import color_file, load_models, require_gradio, write_examples
+from pix2pix.web import page, results
+from pix2pix.web.page import load_models, require_gradio, write_examples
+from pix2pix.web.results import color_file, color_upload
 from pix2pix.web.server import MAX_SETTINGS_BYTES, UPLOAD, UploadGuard, free_port, read_people
 from tests.photographs import colorful, encoded
+from tests.photos.odd_files import ramps
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +59,8 @@ def test_the_download_keeps_format_and_size_and_is_what_the_colorizer_gives(
             assert np.array_equal(np.array(colored), np.array(expected))
     shown = [Image.open(file) for file in (result.gray, result.colored)]
     assert [(picture.mode, picture.size) for picture in shown] == [
-        ("L", (page.SHOWN_SIDE, 24)),
-        ("RGB", (page.SHOWN_SIDE, 24)),
+        ("L", (results.SHOWN_SIDE, 24)),
+        ("RGB", (results.SHOWN_SIDE, 24)),
     ]
 
 
@@ -67,10 +71,54 @@ def test_results_of_one_name_do_not_meet(colorizer, tmp_path):
     assert len({file.read_bytes() for file in downloads}) == 2
 
 
+def test_16_bits_pages_and_captions_come_back(colorizer, tmp_path):
+    pages = [ramps(40, 56, 1, 16), ramps(40, 56, 1, 16)[::-1]]
+    photo = tmp_path / "a.tif"
+    with tifffile.TiffWriter(photo) as writer:
+        for number, scan in enumerate(pages):
+            writer.write(scan, description="Grandmother" if not number else None, metadata=None)
+    result = color_file(colorizer, photo, 1, tmp_path)
+    with tifffile.TiffFile(result.download) as tiff:
+        assert [(page.shape, page.dtype) for page in tiff.pages] == [((40, 56, 3), np.uint16)] * 2
+        assert tiff.pages[0].description == "Grandmother"
+    assert result.notes == ()
+
+
+def test_several_photographs_come_back_as_a_zip(colorizer, tmp_path):
+    photos = [tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg", tmp_path / "b.heic"]
+    for photo in photos:
+        photo.parent.mkdir(exist_ok=True)
+        colorful(seed=len(str(photo))).save(photo, "JPEG")
+    (tmp_path / "c.jpg").write_bytes(b"no photograph")
+    upload = color_upload(colorizer, [*photos, tmp_path / "c.jpg"], 1, tmp_path)
+    with zipfile.ZipFile(upload.download) as archive:
+        assert archive.namelist() == ["a.colored.jpg", "a.colored-2.jpg", "b.colored.jpg"]
+        assert archive.testzip() is None
+        downloads = [result.download.read_bytes() for result in upload.colored]
+        assert [archive.read(name) for name in archive.namelist()] == downloads
+    assert len(upload.problems) == 1
+    assert upload.problems[0].startswith("c.jpg: not a picture")
+
+
+def test_one_of_several_that_can_be_colored_is_no_zip(colorizer, tmp_path):
+    colorful().save(tmp_path / "a.jpg")
+    upload = color_upload(colorizer, [tmp_path / "a.jpg", tmp_path / "gone.jpg"], 1, tmp_path)
+    assert upload.download.name == "a.colored.jpg"
+    nothing = color_upload(colorizer, [tmp_path / "gone.jpg"], 1, tmp_path)
+    assert (nothing.colored, nothing.download, len(nothing.problems)) == ((), None, 1)
+
+
+def test_more_than_the_page_takes_at_once_is_said(colorizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "MAX_PHOTOS", 1)
+    colorful().save(tmp_path / "a.jpg")
+    upload = color_upload(colorizer, [tmp_path / "a.jpg"] * 3, 1, tmp_path)
+    assert upload.problems == ("1 photographs are colored at once; 2 are left out",)
+
+
 def test_too_many_pixels_are_refused_before_they_are_decoded(colorizer, tmp_path, monkeypatch):
     photo = tmp_path / "a.png"
     colorful(80, 64).save(photo)
-    monkeypatch.setattr(page, "MAX_PIXELS", 80 * 64 - 1)
+    monkeypatch.setattr(results, "MAX_PIXELS", 80 * 64 - 1)
     with pytest.raises(PhotoError, match="80 x 64 pixels; at most 5,119 are opened"):
         color_file(colorizer, photo, 1, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,10 @@ from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.export.generator import Generator
-from pix2pix.photos.files import save_photo
 from pix2pix.photos.photo import open_photo
-from pix2pix.web.page import EXAMPLES, LABEL, MAX_BYTES, PROBLEM, SHOWN_SIDE, TITLE
+from pix2pix.photos.saving import save_photo
+from pix2pix.web.page import EXAMPLES, LABEL, MAX_BYTES, PROBLEM, TITLE
+from pix2pix.web.results import SHOWN_SIDE
 from tests.photographs import colorful, encoded
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -248,7 +250,7 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_is_colored(page):
     whole = encoded(colorful(300, 200))
     bomb = encoded(Image.new("L", (13_000, 10_000)), "PNG")
     broken = {
-        "cut.jpg": (whole[: len(whole) // 2], "cannot be decoded: image file is truncated"),
+        "cut.jpg": (whole[: len(whole) // 4], "the file is cut short"),
         "text.jpg": (b"not a photograph", "not a picture in one of the formats JPEG, PNG"),
         "empty.png": (b"", "the file is empty"),
         "bomb.png": (bomb, "13000 x 10000 pixels; at most 50,000,000 are opened"),
@@ -260,6 +262,26 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_is_colored(page):
     upload(page, "whole.jpg", whole)
     assert download(page, (300, 200))[0] == "whole.colored.jpg"
     expect(page.get_by_label(PROBLEM)).not_to_be_visible()
+
+
+def test_several_photographs_come_back_as_a_zip(page, models):
+    photos = {f"{n}.png": encoded(colorful(90, 70, seed=ord(n)), "PNG") for n in "abc"}
+    page.locator("input[type=file]").set_input_files(
+        [
+            {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+            for name, data in photos.items()
+        ]
+    )
+    button = page.get_by_role("button", name=f"{LABEL} (3 photographs)")
+    expect(button).to_be_enabled()
+    shown(page)
+    with page.expect_download() as download:
+        button.click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == ["a.colored.png", "b.colored.png", "c.colored.png"]
+        for name, data in zip(archive.namelist(), photos.values(), strict=True):
+            expected = Colorizer.from_path(models["first"]).colorize(open_photo(data))
+            assert np.array_equal(pixels(archive.read(name)), np.array(expected))
 
 
 def test_it_fits_on_a_phone(page):
