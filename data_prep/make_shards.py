@@ -18,7 +18,6 @@ from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.duplicates import reject_duplicates
 from data_prep.ownership import Part
 from data_prep.photos import Photo, Source, digest_photos
-from data_prep.progress import Progress
 from data_prep.shard_file import Prep
 from data_prep.writer import plan_splits, write_splits
 from pix2pix.cli.command_line import main
@@ -114,8 +113,7 @@ def make_shards(options: MakeShardsOptions) -> int:
     photos, prep = _list(source, options)
     photos = reject_duplicates(source, photos, options.out, num_workers)
     plans = plan_splits(options.out, options.split, source, photos, prep)
-    with Progress("photographs") as progress:
-        num_done = write_splits(plans, num_workers, progress, part)
+    num_done = write_splits(plans, num_workers, part)
     if part is None:
         splits = read_manifest(options.out).splits
         for plan in plans:
