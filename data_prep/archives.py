@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.photos import FolderSource, Photo, Source, names_photo, sort_photos
+from data_prep.photos import FolderSource, Photo, Source, is_visible, sort_files, without_others
 from pix2pix.data.tar_members import BLOCK, DamagedTarError, Member, is_header, members
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
@@ -63,6 +63,14 @@ class _Archive:
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)  # the open file stays behind
 
+    def list_files(self) -> list[Photo]:
+        """Return every member that is not hidden."""
+        raise NotImplementedError
+
+    def list_photos(self) -> list[Photo]:
+        """Return the members that are photographs by their names."""
+        return without_others(self.list_files())
+
     @cached_property
     def _file(self) -> BinaryIO:
         try:
@@ -84,8 +92,8 @@ class _Archive:
 class ZipSource(_Archive):
     """The photographs of a zip: stored or deflated, as nearly all are."""
 
-    def list_photos(self) -> list[Photo]:
-        """Members whose names `names_photo`, from the directory at the archive's end."""
+    def list_files(self) -> list[Photo]:
+        """Return the members, from the directory at the archive's end."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 infos = archive.infolist()
@@ -116,8 +124,8 @@ class ZipSource(_Archive):
 class TarSource(_Archive):
     """The photographs of a tar that is not compressed."""
 
-    def list_photos(self) -> list[Photo]:
-        """Members whose names `names_photo`, from their headers alone."""
+    def list_files(self) -> list[Photo]:
+        """Return the members, from their headers alone."""
         try:
             return _list(self.path, _tar_photos(members(self._file.fileno())))
         except DamagedTarError as error:
@@ -134,9 +142,9 @@ class TarSource(_Archive):
 
 def _list(path: Path, photos: Iterable[Photo]) -> list[Photo]:
     """Sorted; of several with one name the last counts, as if they were unpacked."""
-    photos = [photo for photo in photos if names_photo(photo.name)]
+    photos = [photo for photo in photos if is_visible(photo.name)]
     last = {photo.name: photo for photo in photos}
-    return sort_photos(
+    return sort_files(
         path,
         (
             photo if last[photo.name] is photo else replace(photo, reject="replaced")

@@ -6,7 +6,7 @@ any number of processes makes the same bytes, and a run that was killed goes on 
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
@@ -50,11 +50,17 @@ class SplitPlan:
 
 
 def plan_splits(
-    root: Path, split: str, source: Source, photos: list[Photo], prep: Prep
+    root: Path,
+    split: str,
+    source: Source,
+    photos: list[Photo],
+    prep: Prep,
+    others: tuple[str, ...] = (),
 ) -> tuple[SplitPlan, ...]:
     """One plan, for all of `photos`; with a `val_fraction`, a second one for the split "val".
 
-    photos: sorted by the bytes of their names, as sources list them.
+    photos: sorted by the bytes of their names, as sources list them. others: names of files of
+    other kinds, which the first shard of `split` lists among its rejects.
     """
     if not _SPLIT_NAME.fullmatch(split):
         raise UserError(f"--split '{split}': a name of small letters, digits and _ is needed")
@@ -67,7 +73,10 @@ def plan_splits(
             split: [member for member in members if member[0] not in kept_out],
             VAL: [member for member in members if member[0] in kept_out],
         }
-    return tuple(_plan_split(root, name, source, chosen[name], prep) for name in chosen)
+    plans = [_plan_split(root, name, source, chosen[name], prep) for name in chosen]
+    first, *later = plans[0].tasks
+    plans[0] = replace(plans[0], tasks=(replace(first, others=others), *later))
+    return tuple(plans)
 
 
 def split_sizes(split: str, prep: Prep) -> dict[str, int]:
