@@ -196,7 +196,8 @@ def arguments_of(options: object) -> list[str]:
         if value is None:
             arguments.append(f"--{name}=none")
         elif flag.many == "words":
-            arguments += [f"--{name}", *map(str, value)]
+            first, *others = map(str, value)
+            arguments += [f"--{name}={first}", *others]
         elif flag.many == "repeats":
             arguments += [f"--{name}={one}" for one in value]
         elif flag.many == "commas":
