@@ -8,6 +8,7 @@ REQUIRED = [
     "torch>=2.11",  # the networks, autograd, distributed checkpoints
     "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
+    "filelock>=3.12",  # one process fetches a shard; comes with torch
     "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
     "jinja2>=3.1",  # huggingface_hub fills the model card with it; comes with torch
     "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
