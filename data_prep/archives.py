@@ -6,6 +6,7 @@ Nothing is ever unpacked, so a hostile name is no more than a name.
 import os
 import stat
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_prep.photos import FolderSource, Photo, Source, names_photo, sort_photos
-from data_prep.tar_members import BLOCK, DamagedTarError, Member, is_header, members
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
 
@@ -36,8 +36,8 @@ def open_source(path: Path) -> Source:
         return FolderSource(path)
     try:
         with path.open("rb") as file:
-            head = file.read(BLOCK)
-        if is_header(head):  # before the zip: a zip may be the last member of a tar
+            head = file.read(tarfile.BLOCKSIZE)
+        if _is_tar(head):  # before the zip: a zip may be the last member of a tar
             return TarSource(path)
         if zipfile.is_zipfile(path):
             return ZipSource(path)
@@ -118,14 +118,17 @@ class TarSource(_Archive):
 
     def list_photos(self) -> list[Photo]:
         """Members whose names `names_photo`, from their headers alone."""
+        descriptor = self._file.fileno()
         try:
-            return _list(self.path, _tar_photos(members(self._file.fileno())))
-        except DamagedTarError as error:
-            raise UserError(
-                f"--photos {self.path} is a damaged tar, {error}; copy or make it again"
-            ) from error
+            with open(descriptor, "rb", closefd=False) as file:
+                photos = list(_tar_photos(_members(file)))
         except OSError as error:
             raise UserError(f"--photos {self.path} cannot be read: {error.strerror}") from error
+        except Exception as error:  # tarfile raises many types on a broken header
+            raise UserError(
+                f"--photos {self.path} is a damaged tar: {error}; copy or make it again"
+            ) from error
+        return _list(self.path, photos)
 
     def read(self, photo: Photo) -> bytes:
         """The member; raises OSError, PhotoError."""
@@ -145,16 +148,16 @@ def _list(path: Path, photos: Iterable[Photo]) -> list[Photo]:
     )
 
 
-def _name(stored: bytes) -> str:
-    """A member's path as a folder would have it: "./a//b.jpg" and "/a/b.jpg" are "a/b.jpg"."""
-    parts = os.fsdecode(stored.partition(b"\0")[0]).split("/")
+def _name(stored: str) -> str:
+    """Return a member's path as a folder would have it: "a/b.jpg" for "./a//b.jpg", "/a/b.jpg"."""
+    parts = stored.partition("\0")[0].split("/")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Its bytes as they are: zipfile takes those that are not marked as UTF-8 for code page 437."""
+    """Return its bytes as they are: zipfile reads those not marked as UTF-8 as code page 437."""
     coding = "utf-8" if info.flag_bits & _IS_UTF_8 else "cp437"
-    return _name(info.orig_filename.encode(coding))
+    return _name(os.fsdecode(info.orig_filename.encode(coding)))
 
 
 def _zip_photo(info: zipfile.ZipInfo, length: int) -> Photo:
@@ -174,22 +177,68 @@ def _zip_photo(info: zipfile.ZipInfo, length: int) -> Photo:
     return Photo(_zip_name(info), info.file_size, place, reject)
 
 
-def _tar_photos(found: Iterable[Member]) -> Iterator[Photo]:
+def _is_tar(head: bytes) -> bool:
+    """Return True for a block that begins a member of a tar: its own checksum says so."""
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Read the members of a tar, or of several that were joined end to end.
+
+    tarfile ends its listing at a damaged header as it does at the end. So zero blocks, which end
+    a tar, have to follow.
+
+    Raises:
+        tarfile.TarError: the rest cannot be read; as tarfile raises many other types.
+        OSError: from the disk.
+    """
+    start, length = 0, os.fstat(file.fileno()).st_size
+    while start < length:
+        file.seek(start)
+        with tarfile.open(
+            fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
+        ) as archive:
+            for member in archive:
+                if member.size < 0:  # tarfile would go back, and round and round
+                    raise tarfile.ReadError(f"{member.name} has a size of {member.size}")
+                yield member
+        start = _after_zeros(file, archive.offset)
+
+
+def _after_zeros(file: BinaryIO, offset: int) -> int:
+    """Return where the zero blocks at `offset` end; raises ReadError where there is none."""
+    zeros = bytes(tarfile.BLOCKSIZE)
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block != zeros:
+        problem = "no header where one should be" if block else "the end is missing"
+        raise tarfile.ReadError(f"{problem}, at byte {offset:,}")
+    while block == zeros:
+        offset += tarfile.BLOCKSIZE
+        block = file.read(tarfile.BLOCKSIZE)
+    return offset
+
+
+def _tar_photos(members: Iterable[tarfile.TarInfo]) -> Iterator[Photo]:
     """A hard link is the file that stands before it; a symbolic one may lead anywhere."""
     files: dict[str, Photo] = {}
-    for member in found:
+    for member in members:
         name = _name(member.name)
-        if member.kind == b"5":
+        if member.isdir():
             continue
-        target = files.get(_name(member.link)) if member.kind == b"1" else None
+        target = files.get(_name(member.linkname)) if member.islnk() else None
         if target is not None:
             photo = replace(target, name=name)
-        elif member.kind in (b"1", b"2"):
+        elif member.islnk() or member.issym():
             photo = Photo(name, 0, reject="link")
-        elif member.kind in (b"3", b"4", b"6"):
+        elif member.isdev():
             photo = Photo(name, 0, reject="not_a_file")
         else:
-            reject = "unsupported_member" if member.sparse else None
-            photo = Photo(name, member.size, (member.offset,), reject)
+            reject = "unsupported_member" if member.issparse() else None
+            photo = Photo(name, member.size, (member.offset_data,), reject)
         files[name] = photo
         yield photo
