@@ -96,7 +96,7 @@ def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | No
     root = plans[0].root
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        with own(root, part) as worker_lock:
+        with own(root, part):
             manifest = manifest_so_far(root)
             for plan in plans:
                 _check_prep(plan, manifest)
@@ -108,7 +108,7 @@ def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | No
             num_todo = sum(len(task.members) for task in todo)
             num_photos = sum(len(task.members) for task in mine)
             with progress("photographs", num_photos, done=num_photos - num_todo) as bar:
-                work_in_parallel(make_shard, todo, num_workers, bar.update, worker_lock)
+                work_in_parallel(make_shard, todo, num_workers, bar.update)
             if unfinished and part is None:
                 made = {plan.split: [_sidecar_of(t) for t in plan.tasks] for plan in unfinished}
                 publish_splits(root, made, manifest)
