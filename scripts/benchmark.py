@@ -47,7 +47,7 @@ def loader(options: LoaderOptions, output: Output) -> None:
 
 
 def prep(options: PrepOptions, output: Output) -> None:
-    """Data preparation: pairs per second, beside the codecs alone and beside img2dataset."""
+    """Data preparation: pairs per second, beside the codecs alone."""
     from pix2pix.benchmark.prep import measure
     from pix2pix.benchmark.report import report
 
