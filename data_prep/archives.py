@@ -31,7 +31,7 @@ _IS_ENCRYPTED, _IS_UTF_8 = 0x1, 0x800  # flags of a zip's member
 
 
 def open_source(path: Path) -> Source:
-    """The folder, zip or tar at `path`; raises UserError where it is none that can be read."""
+    """Open the folder, zip or tar at `path`; raises UserError where none can be read."""
     if not path.is_file():
         return FolderSource(path)
     try:
@@ -71,7 +71,7 @@ class _Archive:
             raise UserError(f"{self.path} cannot be opened: {error.strerror}") from error
 
     def _read_at(self, offset: int, size: int) -> bytes:
-        """`size` bytes, at a position of their own: threads may share the file."""
+        """Return `size` bytes, read at a position of their own: threads may share the file."""
         data = os.pread(self._file.fileno(), size, offset)
         while len(data) < size:  # a network file system may give less than asked for
             more = os.pread(self._file.fileno(), size - len(data), offset + len(data))
@@ -85,7 +85,7 @@ class ZipSource(_Archive):
     """The photographs of a zip: stored or deflated, as nearly all are."""
 
     def list_photos(self) -> list[Photo]:
-        """Members whose names `names_photo`, from the directory at the archive's end."""
+        """List members whose names `names_photo`, from the directory at the archive's end."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 infos = archive.infolist()
@@ -97,7 +97,7 @@ class ZipSource(_Archive):
         return _list(self.path, (_zip_photo(info, length) for info in infos if not info.is_dir()))
 
     def read(self, photo: Photo) -> bytes:
-        """The member, checked by its CRC; raises OSError, PhotoError."""
+        """Return the member, checked by its CRC; raises OSError, PhotoError."""
         start, stored, method, checksum = photo.place
         signature, *lengths = _LOCAL_HEADER.unpack(self._read_at(start, _LOCAL_HEADER.size))
         if signature != b"PK\3\4":
@@ -117,7 +117,7 @@ class TarSource(_Archive):
     """The photographs of a tar that is not compressed."""
 
     def list_photos(self) -> list[Photo]:
-        """Members whose names `names_photo`, from their headers alone."""
+        """List members whose names `names_photo`, from their headers alone."""
         descriptor = self._file.fileno()
         try:
             with open(descriptor, "rb", closefd=False) as file:
@@ -131,12 +131,12 @@ class TarSource(_Archive):
         return _list(self.path, photos)
 
     def read(self, photo: Photo) -> bytes:
-        """The member; raises OSError, PhotoError."""
+        """Return the member; raises OSError, PhotoError."""
         return self._read_at(photo.place[0], photo.size)
 
 
 def _list(path: Path, photos: Iterable[Photo]) -> list[Photo]:
-    """Sorted; of several with one name the last counts, as if they were unpacked."""
+    """Sort photographs; of several with one name the last counts, as if they were unpacked."""
     photos = [photo for photo in photos if names_photo(photo.name)]
     last = {photo.name: photo for photo in photos}
     return sort_photos(
@@ -161,7 +161,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def _zip_photo(info: zipfile.ZipInfo, length: int) -> Photo:
-    """The photograph of a member of a zip of `length` bytes."""
+    """Return the photograph of a member of a zip of `length` bytes."""
     reject = None
     if stat.S_ISLNK(info.external_attr >> 16):
         reject = "link"
@@ -224,7 +224,7 @@ def _after_zeros(file: BinaryIO, offset: int) -> int:
 
 
 def _tar_photos(members: Iterable[tarfile.TarInfo]) -> Iterator[Photo]:
-    """A hard link is the file that stands before it; a symbolic one may lead anywhere."""
+    """Yield photographs: a hard link is the file before it, a symbolic one may lead anywhere."""
     files: dict[str, Photo] = {}
     for member in members:
         name = _name(member.name)

@@ -30,7 +30,7 @@ class Annotations:
     licenses: Mapping[str, str]
 
     def choose(self, wanted: Sequence[str]) -> frozenset[str]:
-        """The ids of the licenses that `wanted` names or numbers; raises UserError for others."""
+        """Return the ids of the licenses that `wanted` names; raises UserError for others."""
         by_name = {name.lower(): number for number, name in self.licenses.items()}
         chosen = {word: by_name.get(word.lower(), word) for word in wanted}
         for word, number in chosen.items():
@@ -43,7 +43,7 @@ class Annotations:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """The annotations in the JSON file `path`; raises UserError where there are none."""
+    """Read the annotations in the JSON file `path`; raises UserError where there are none."""
     try:
         with path.open("rb") as file:
             found = _read_lists(file, ("images", "licenses"))
@@ -68,7 +68,7 @@ def read_annotations(path: Path) -> Annotations:
 def annotate(
     photos: Sequence[Photo], annotations: Annotations, chosen: frozenset[str] | None = None
 ) -> list[Photo]:
-    """`photos` with what `annotations` say of them.
+    """Return `photos` with what `annotations` say of them.
 
     chosen: ids of the licenses to keep; photographs under others are left out as "license", those
     without a known one as "license_unknown". A photograph is known by its path, or by the end of
@@ -79,7 +79,7 @@ def annotate(
 
 
 def digest_metadata(photos: Sequence[Photo]) -> str:
-    """Identity, in hex, of what is known of photographs, in their order."""
+    """Return the identity, in hex, of what is known of photographs, in their order."""
     text = json.dumps([photo.metadata for photo in photos], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
 
@@ -95,7 +95,7 @@ def _annotate(photo: Photo, metadata: Mapping[str, Any], chosen: frozenset[str] 
 
 
 def _entries(photos: Sequence[Photo], annotations: Annotations) -> dict[int, Mapping[str, Any]]:
-    """What is known of each photograph, by its index in `photos`."""
+    """Return what is known of each photograph, by its index in `photos`."""
     claims: dict[str, str] = {}
     entries = {}
     for index, photo in enumerate(photos):
@@ -118,7 +118,7 @@ def _entries(photos: Sequence[Photo], annotations: Annotations) -> dict[int, Map
 
 
 def _ends(name: str) -> Iterator[str]:
-    """ "a/b/c.jpg", "b/c.jpg", "c.jpg"."""
+    """Yield "a/b/c.jpg", "b/c.jpg", "c.jpg" for the first of them."""
     while name:
         yield name
         name = name.partition("/")[2]

@@ -76,7 +76,7 @@ class DownloadCocoOptions:
 
     @property
     def archives(self) -> dict[str, str]:
-        """Address of each file wanted, by its name."""
+        """Return the address of each file wanted, by its name."""
         base = self.mirror.rstrip("/")
         names = {f"{split}.zip": "zips" for split in self.splits}
         if self.annotations:
@@ -144,7 +144,7 @@ def _download(options: DownloadCocoOptions, patience: Patience) -> int:
 
 
 def _is_there(archive: Path) -> bool:
-    """Whether it was downloaded; raises UserError for a file that is not of our making."""
+    """Return True if it was downloaded; raises UserError for a file that is not of our making."""
     if not archive.exists():
         return False
     try:
@@ -201,7 +201,7 @@ def _unpack_lists(options: DownloadCocoOptions) -> int:
 
 
 def _list_of(out: Path, split: str) -> Path | None:
-    """The list of photographs that was unpacked for a split."""
+    """Return the list of photographs that was unpacked for a split."""
     paths = (out / "annotations" / f"{kind}_{split}.json" for kind in _LISTS)
     return next((path for path in paths if path.exists()), None)
 
@@ -234,7 +234,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def command() -> None:
-    """`pix2pix-download-coco`, and this file."""
+    """Run `pix2pix-download-coco`, and this file."""
     main(download_coco, DownloadCocoOptions)
 
 

@@ -133,7 +133,7 @@ def make_shards(options: MakeShardsOptions) -> int:
 
 
 def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], Prep]:
-    """The photographs with what is known of them, and what decides the bytes of their shards."""
+    """List the photographs with what is known of them, and what decides their shards' bytes."""
     photos = source.list_photos()
     metadata = licenses = None
     if options.annotations:
@@ -194,7 +194,7 @@ def _warn_of_rejects(out: Path, split: Split, num_photos: int) -> None:
 
 
 def command() -> None:
-    """`pix2pix-make-shards`, and this file."""
+    """Run `pix2pix-make-shards`, and this file."""
     main(make_shards, MakeShardsOptions)
 
 

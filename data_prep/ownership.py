@@ -107,7 +107,7 @@ def _lock_of(root: Path, part: Part) -> Path:
 
 
 def _parts_of(root: Path) -> set[Part]:
-    """The parts that have a lock, held or not."""
+    """Return the parts that have a lock, held or not."""
     matches = (re.fullmatch(r"\.lock\.(\d+)-of-(\d+)", path.name) for path in root.glob(".lock.*"))
     return {Part(int(match[1]), int(match[2])) for match in matches if match}
 

@@ -20,10 +20,15 @@ def work_in_parallel(
     num_workers: int,
     advance: Callable[[int], None],
 ) -> list[Result]:
-    """What `work(task, count)` returns for each of `tasks`, a shard each; raises what it raised.
+    """Run `work(task, count)` for each of `tasks`, a shard each, and return what it returned.
 
-    work: a function of a module; it calls `count` per photograph, and `advance` is told how many
-    more are done. No picture passes between processes.
+    Raises what it raised. No picture passes between processes.
+
+    Args:
+        work: a function of a module; it calls `count` per photograph.
+        tasks: what to work on.
+        num_workers: processes; with one, or one task, this process does the work.
+        advance: is told how many more photographs are done.
     """
     num_workers = min(num_workers, len(tasks))
     if num_workers <= 1:

@@ -45,14 +45,14 @@ class SplitPlan:
 
     @property
     def num_photos(self) -> int:
-        """Photographs of this split, before any is rejected."""
+        """Return how many photographs this split has, before any is rejected."""
         return sum(len(task.members) for task in self.tasks)
 
 
 def plan_splits(
     root: Path, split: str, source: Source, photos: list[Photo], prep: Prep
 ) -> tuple[SplitPlan, ...]:
-    """One plan, for all of `photos`; with a `val_fraction`, a second one for the split "val".
+    """Plan the split of all `photos`; with a `val_fraction`, also the split "val".
 
     photos: sorted by the bytes of their names, as sources list them.
     """
@@ -71,7 +71,7 @@ def plan_splits(
 
 
 def split_sizes(split: str, prep: Prep) -> dict[str, int]:
-    """Photographs in `split`, and in the split "val" that is cut off from it if any is."""
+    """Return how many photographs `split` has, and the split "val" that is cut off from it."""
     if not prep.val_fraction:
         return {split: prep.num_photos}
     num_val = round(prep.val_fraction * prep.num_photos)

@@ -8,12 +8,12 @@ from typing import Any
 
 
 def aside(path: Path) -> Path:
-    """Where to write what will be `path`: same folder, hidden, told apart by process."""
+    """Return where to write what will be `path`: same folder, hidden, told apart by process."""
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
 def leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What any process left aside in `folder`: (file, name of what it was to become)."""
+    """Yield what any process left aside in `folder`: (file, name of what it was to become)."""
     for path in sorted(folder.glob(".*.tmp")):
         name, _, process = path.name[1:].removesuffix(".tmp").rpartition(".")
         if process.isdecimal():

@@ -49,7 +49,7 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """With these variables, SLURM's programs (`sbatch`, `sacct`, …) talk to this cluster."""
+        """Return variables with which SLURM's programs (`sbatch`, `sacct`, …) use this cluster."""
         return {"SLURM_CONF": str(self._configuration)}
 
     def start(self, num_nodes: int = 2, cpus_per_node: int = 4, gpus_per_node: int = 2) -> None:
@@ -85,11 +85,11 @@ class LocalCluster:
         kill(self._processes())
 
     def is_running(self) -> bool:
-        """True if any process of it is alive."""
+        """Return True if any process of it is alive."""
         return bool(self._processes())
 
     def run(self, *command: str, seconds: float = 30) -> str:
-        """What a program of SLURM prints, asked on this cluster.
+        """Return what a program of SLURM prints, asked on this cluster.
 
         Raises:
             UserError: it failed, or did not answer in time; with what it said.
@@ -123,7 +123,7 @@ class LocalCluster:
         self._wait_for_nodes(names, daemons)
 
     def kill_node(self, name: str) -> None:
-        """The node's daemon and all that runs on it die at once, as with a loss of power."""
+        """Kill the node's daemon and all that runs on it at once, as a loss of power does."""
         kill(process for process in self._processes() if process.node == name)
 
     def restart_node(self, name: str) -> None:
@@ -250,8 +250,9 @@ class LocalCluster:
 
 
 def use_local_cluster(folder: Path = DEFAULT_FOLDER) -> None:
-    """Let SLURM's programs talk to the cluster in `folder` if it runs and this machine knows no
-    other one, by its own configuration or by SLURM_CONF.
+    """Let SLURM's programs use the cluster in `folder` if it runs and this machine has no other.
+
+    Another is one of the machine's own configuration, or of SLURM_CONF.
     """
     cluster = LocalCluster(folder)
     if "SLURM_CONF" in os.environ or SYSTEM_CONFIGURATION.exists() or not cluster.is_running():

@@ -107,12 +107,12 @@ def write_configuration(
 
 
 def is_configuration(path: Path) -> bool:
-    """True if `path` is a slurm.conf that `write_configuration` wrote."""
+    """Return True if `path` is a slurm.conf that `write_configuration` wrote."""
     return path.is_file() and path.read_text(errors="replace").startswith(_FIRST_LINE)
 
 
 def munged_flags(root: Path) -> list[str]:
-    """Munge signs what daemons and programs say to each other, with a key of this cluster alone."""
+    """Return flags of munged, which signs all messages with a key of this cluster alone."""
     files = ("key-file", "socket", "pid-file", "log-file", "seed-file")
     flags = [f"--{name}={root}/munge.{name.removesuffix('-file')}" for name in files]
     # force: it would rather have a socket that every user can reach
@@ -120,7 +120,7 @@ def munged_flags(root: Path) -> list[str]:
 
 
 def database_flags(root: Path) -> list[str]:
-    """Of mysql_install_db and mariadbd: 90 MB of memory, 30 MB of disk."""
+    """Return flags of mysql_install_db and mariadbd: 90 MB of memory, 30 MB of disk."""
     return [
         "--no-defaults",
         f"--datadir={root}/database",
@@ -133,7 +133,7 @@ def database_flags(root: Path) -> list[str]:
 
 
 def _pretend_gpus(root: Path, count: int) -> str:
-    """Devices that no program opens: one task per GPU can be tried without any."""
+    """List devices that no program opens: one task per GPU can be tried without any."""
     for index in range(count):
         (root / f"gpu{index}").symlink_to("/dev/null")  # SLURM asks that it is a device
     return "".join(f"Name=gpu File={root}/gpu{index}\n" for index in range(count))
@@ -145,7 +145,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below those that systems give to outgoing connections (32768 and up).
+    """Return ports below those that systems give to outgoing connections (32768 and up).
 
     Processes that start a cluster at the same time look at different places.
     """
