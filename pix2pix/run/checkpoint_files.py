@@ -55,8 +55,6 @@ def publish(partial: Path, final: Path, facts: Mapping[str, Any], sums: Sums) ->
 def read_facts(path: Path) -> dict[str, Any]:
     """The content of a checkpoint's state.json. Raises ValueError where that is damaged."""
     facts = json.loads((path / STATE_FILE).read_bytes())
-    if "bytes" in facts:  # of an earlier version: sizes without checksums
-        return facts | {"files": {name: {"bytes": size} for name, size in facts["bytes"].items()}}
     if facts.pop("crc32") != _crc32(facts):
         raise ValueError(f"{path / STATE_FILE} is not as it was written")
     return facts
@@ -96,7 +94,7 @@ def verify(path: Path, config_hash: str, part: int = 0, parts: int = 1) -> str |
         return fault
     for name, wanted in list(read_facts(path)["files"].items())[part::parts]:
         try:
-            if "crc32" in wanted and _sum_of(path / name) != wanted:
+            if _sum_of(path / name) != wanted:
                 return f"the checksum of {name} differs"
         except OSError as error:
             return f"{name} can't be read: {error.strerror}"
