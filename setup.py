@@ -9,15 +9,17 @@ REQUIRED = [
     "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
     "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
+    "jinja2>=3.1",  # huggingface_hub fills the model card with it; comes with torch
     "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
     "numpy>=1.26",  # the order of samples is arithmetic on integer arrays
-    "pillow>=10.1",  # every picture format that people bring
+    "pillow>=11.3",  # most picture formats that people bring, AVIF and color profiles among them
     # Lanczos by SIMD, data preparation is 1.5 times as fast with it; Linux on ARM has no wheel of
     # it, and gets Pillow's.
     "cykooz-resizer>=4.0.1; platform_machine != 'aarch64'",
     "fire>=0.7",  # command lines
     "pyyaml>=6.0",  # recipes
     "tensorboard>=2.16",  # curves and pictures of a run
+    "matplotlib>=3.8",  # charts of shards, reports and benchmarks; imported when one is drawn
     "tqdm>=4.66",  # progress bars
     "ijson>=3.3",  # reads two lists of COCO's annotations, not 2.7 GB of objects
     "filelock>=3.29",  # one preparation at a time makes the same shards; comes with torch
@@ -28,6 +30,15 @@ EXTRAS = {
     "demo": [
         "scikit-image>=0.24",  # carries color photographs in the public domain
         "scikit-learn>=1.5",  # carries two more (CC BY)
+    ],
+    "formats": [  # 16 bits per channel in and out, scans of every kind, JPEG XL
+        "imagecodecs>=2024.9.22",  # BSD; color profiles at 16 bits, 16-bit PNG, JPEG XL
+        "tifffile>=2024.8.30",  # BSD; the TIFFs that scanners and archives write
+    ],
+    "heif": [
+        # HEIC of phones. Its code is BSD, its wheel GPLv2 (it carries the encoder x265): who
+        # distributes the product with it has to follow that.
+        "pillow-heif>=0.21",
     ],
     "onnx": [
         "onnx>=1.17",  # the format
@@ -43,6 +54,9 @@ EXTRAS = {
         "lpips>=0.1.4",  # the code and linear weights of the paper
     ],
     "dev": [
+        "imagecodecs>=2024.9.22",  # tests read what comes back with these
+        "tifffile>=2024.8.30",
+        "pillow-heif>=0.21",
         "pytest>=8.0",
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time
@@ -69,6 +83,7 @@ COMMANDS = {
     "page": "pix2pix.scripts.page",
     "contact-sheet": "pix2pix.scripts.contact_sheet",
     "benchmark": "pix2pix.scripts.benchmark",
+    "doctor": "pix2pix.scripts.doctor",
     "make-shards": "data_prep.make_shards",
     "merge-shards": "data_prep.merge_shards",
     "verify-shards": "data_prep.verify_shards",
@@ -88,7 +103,7 @@ setup(
     python_requires=">=3.11",
     packages=[*PACKAGES, "pix2pix.scripts"],
     package_dir={"pix2pix.scripts": "scripts"},
-    package_data={name: ["py.typed"] for name in ROOMS},
+    package_data={name: ["py.typed"] for name in ROOMS} | {"pix2pix.export": ["card.md"]},
     entry_points={
         "console_scripts": [f"pix2pix-{name} = {room}:command" for name, room in COMMANDS.items()]
     },

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pix2pix.errors import UserError
-from pix2pix.photos.photo import PhotoError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+from pix2pix.photos.kinds import EXTENSIONS
+from pix2pix.photos.photo_error import PhotoError
 
 # 512 MiB: a photograph of `photo.MAX_PIXELS` has 400 MB as bare RGB. What a file or a member of an
 # archive claims beyond that must not fill the memory.
@@ -195,7 +194,7 @@ class PackagedPhoto:
                 return path
         raise UserError(
             f"the photograph {self.file} of the package {self.package} is not installed; "
-            "pip install 'pix2pix[demo]'"
+            "pip install -e '.[demo]'"
         )
 
 

@@ -17,7 +17,7 @@ FOLDERS = ["--shards", "shards", "--run_dir", "run"]
 
 
 def config(**values: Any) -> TrainConfig:
-    return TrainConfig(shards=Path("shards"), run_dir=Path("run"), **values)
+    return TrainConfig(shards=("shards",), run_dir=Path("run"), **values)
 
 
 def refusal(**values: Any) -> str:
@@ -30,7 +30,8 @@ def test_flags_of_a_training_are_these():
     assert [field.name for field in dataclasses.fields(TrainConfig)] == [
         *["shards", "run_dir", "init_from", "seed", "time_limit_minutes"],
         *["collective_timeout_minutes", "max_skipped_steps"],
-        *["image_size", "global_batch", "window_shards", "num_workers"],
+        *["image_size", "global_batch", "window_shards"],
+        *["shard_weights", "shards_cache", "shards_cache_gib", "num_workers"],
         *["color_space", "norm", "dropout", "generator_width", "discriminator_width"],
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
         *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps", "compile"],
@@ -202,6 +203,7 @@ def test_differences_part_what_binds_a_run_from_what_may_change():
 def test_identity_is_all_that_decides_the_numbers_of_a_step():
     free = {
         *["shards", "run_dir", "init_from", "time_limit_minutes", "num_workers"],
+        *["shard_weights", "shards_cache", "shards_cache_gib"],  # weights: with the shards' digest
         *["collective_timeout_minutes", "max_skipped_steps"],
         *["total_steps", "epochs", "decay_start"],
         *["precision", "grad_accumulation_steps", "compile"],
@@ -235,16 +237,22 @@ def test_mistake_on_the_command_line_reaches_validation():
 @pytest.mark.parametrize(
     ("name", "suggested"),
     [
-        ("batch_size", "--image_size or --global_batch?"),  # other programs' names for ours
-        ("width", "--generator_width or --discriminator_width?"),
-        ("epoch", "--epochs?"),
-        ("gradient_accumulation_steps", "--grad_accumulation_steps?"),
+        ("width", "did you mean --generator_width or --discriminator_width?"),
+        ("epoch", "did you mean --epochs?"),
+        # other programs' names
+        ("batch_size", "here it is --global_batch"),
+        ("gradient_accumulation_steps", "here it is --grad_accumulation_steps"),
+        ("lr", "here it is --learning_rate"),
+        ("lambda_L1", "here it is --l1_weight"),
+        ("amp", "here it is --precision"),
+        ("resume", "nothing to give: the same command resumes"),
+        ("gpus", "the launcher decides: accelerate launch --multi_gpu --num_processes N"),
     ],
 )
 def test_other_names_of_a_flag_lead_to_it(name, suggested):
     with pytest.raises(UserError) as caught:
         parse(TrainConfig, [*FOLDERS, f"--{name}", "3"])
-    assert str(caught.value).endswith(f"did you mean {suggested}")
+    assert str(caught.value).endswith(f"; {suggested}")
 
 
 def test_help_fits_80_columns_and_gives_a_long_flag_its_own_line():

@@ -68,6 +68,7 @@ INSTEAD = {
 ELSEWHERE = {
     "slurm.submit": "tests/slurm/test_cluster_pages.py runs these on a SLURM, in small",
     "slurm.status runs/coco-8": "the same",
+    "slurm.status runs/sweep": "the same",
     "make test": "a suite does not run itself: .ci/run does",
     "make chaos": "tests/chaos/test_chaos.py runs it with ten kills",
     "make cluster": "tests/slurm/test_local_cluster.py starts and stops one",
