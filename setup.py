@@ -22,6 +22,9 @@ REQUIRED = [
     "tensorboard>=2.16",  # curves and pictures of a run
     "matplotlib>=3.8",  # charts of shards, reports and benchmarks; imported when one is drawn
     "tqdm>=4.66",  # progress bars
+    "ijson>=3.3",  # reads two lists of COCO's annotations, not 2.7 GB of objects
+    "filelock>=3.29",  # one preparation at a time makes the same shards; comes with torch
+    "psutil>=5.9",  # processes, their memory and their children; comes with accelerate
     "submitit>=1.5.2",  # jobs on a SLURM cluster: scripts, pickles, arrays
 ]
 EXTRAS = {
