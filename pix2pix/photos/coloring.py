@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pix2pix.photos.files import Plan, Task
-from pix2pix.photos.kinds import refusal_of_suffix
+from pix2pix.photos.kinds import tell_others
 from pix2pix.photos.ledger import Ledger
 from pix2pix.photos.photo import open_picture
 from pix2pix.photos.photo_error import PhotoError
@@ -52,13 +52,7 @@ class Report:
             text += f"; {len(self.failures)} failed, named above with the reason"
         if self.num_kept:
             text += f"; {self.num_kept} of them were there, of the same file, model and options"
-        lines = [text]
-        if self.plan.ignored:
-            kinds = Counter(path.suffix.lower() or "no extension" for path in self.plan.ignored)
-            told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-            lines.append(f"left alone for their extensions: {len(self.plan.ignored)} ({told})")
-            refused = {refusal_of_suffix(kind): kind for kind in kinds}
-            lines += [f"    {kind}: {why.advice}" for why, kind in refused.items() if why]
+        lines = [text, *tell_others(map(_printable, self.plan.ignored))]
         lines += [f"{count}: {note}" for note, count in sorted(self.notes.items())]
         if self.plan.unlisted:
             lines.append(f"folders that could not be listed: {len(self.plan.unlisted)}, see above")

@@ -1,7 +1,10 @@
 """Kinds of files: which are photographs, what opens them, and what to do first with the others."""
 
 import importlib.util
+import os
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from PIL import features
@@ -129,6 +132,17 @@ def sniff(head: bytes) -> str | None:
 def refusal_of_suffix(suffix: str) -> Refused | None:
     """Return why files with this extension (in small letters, with its dot) are refused."""
     return next((kind for kind in REFUSED.values() if suffix in kind.suffixes), None)
+
+
+def tell_others(names: Iterable[str]) -> list[str]:
+    """Return lines about files of other kinds: how many of each extension, and what to do first."""
+    suffixes = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
+    if not suffixes:
+        return []
+    told = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common())
+    lines = [f"left alone for their extensions: {suffixes.total():,} ({told})"]
+    refused = {refusal_of_suffix(suffix): suffix for suffix in suffixes}
+    return lines + [f"    {suffix}: {kind.advice}" for kind, suffix in refused.items() if kind]
 
 
 def openable_kind(head: bytes) -> str:

@@ -128,6 +128,8 @@ def _dpi(photo: Image.Image) -> tuple[float, float] | None:
         if photo.info.get("jfif_unit") not in (1, 2) and _X_RESOLUTION in exif:
             scale = 2.54 if exif.get(_RESOLUTION_UNIT) == _PER_CM else 1.0
             dpi = (exif[_X_RESOLUTION] * scale, exif[_Y_RESOLUTION] * scale)
+        elif photo.format in ("JPEG", "MPO") and photo.info.get("jfif_unit") not in (1, 2):
+            return None  # Pillow says 72 where the file says nothing
         else:
             dpi = photo.info["dpi"]
         across, down = (float(value) for value in dpi)

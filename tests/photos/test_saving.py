@@ -101,6 +101,11 @@ def test_other_formats_say_it_as_well(kind: str) -> None:
 
 
 def test_a_photograph_that_says_nothing_is_given_no_words(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(ramps(channels=3)).save(file, "JPEG", exif=exif)
+    assert metadata_of(file.getvalue()) == Metadata()
     for suffix in (".jpg", ".png", ".tif", ".webp"):
         target = tmp_path / f"a{suffix}"
         save_pages([ramps(56, 40, 3)], target, Metadata())
