@@ -9,6 +9,7 @@ REQUIRED = [
     "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
     "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
+    "jinja2>=3.1",  # huggingface_hub fills the model card with it; comes with torch
     "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
     "numpy>=1.26",  # the order of samples is arithmetic on integer arrays
     "pillow>=11.3",  # most picture formats that people bring, AVIF and color profiles among them
@@ -18,6 +19,7 @@ REQUIRED = [
     "fire>=0.7",  # command lines
     "pyyaml>=6.0",  # recipes
     "tensorboard>=2.16",  # curves and pictures of a run
+    "matplotlib>=3.8",  # charts of shards, reports and benchmarks; imported when one is drawn
     "tqdm>=4.66",  # progress bars
     "submitit>=1.5.2",  # jobs on a SLURM cluster: scripts, pickles, arrays
 ]
@@ -98,7 +100,7 @@ setup(
     python_requires=">=3.11",
     packages=[*PACKAGES, "pix2pix.scripts"],
     package_dir={"pix2pix.scripts": "scripts"},
-    package_data={name: ["py.typed"] for name in ROOMS},
+    package_data={name: ["py.typed"] for name in ROOMS} | {"pix2pix.export": ["card.md"]},
     entry_points={
         "console_scripts": [f"pix2pix-{name} = {room}:command" for name, room in COMMANDS.items()]
     },

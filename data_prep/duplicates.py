@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from data_prep.photos import Photo, Source, digest_photos, read_photo
-from data_prep.progress import Progress
 from data_prep.shard_file import disk_errors
+from pix2pix.cli.progress import progress
 from pix2pix.photos.photo import PhotoError
 from pix2pix.system.durable import publish
 
@@ -49,13 +49,12 @@ def _find(source: Source, photos: Sequence[Photo], num_threads: int) -> list[int
     copies = []
     pool = ThreadPoolExecutor(num_threads)  # reading and hashing both let other threads run
     try:
-        with Progress("files compared") as progress:
-            progress.begin(0, len(candidates))
+        with progress("files", len(candidates), title="comparing") as bar:
             digests = pool.map(lambda index: _digest(source, photos[index]), candidates)
             for index, digest in zip(candidates, digests, strict=True):
                 if digest and first.setdefault(digest, index) != index:
                     copies.append(index)
-                progress.advance(1)
+                bar.update()
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C need not wait for all of them
     return copies

@@ -19,7 +19,6 @@ from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.duplicates import reject_duplicates
 from data_prep.ownership import Part
 from data_prep.photos import OTHER_KIND, Photo, Source, digest_photos, without_others
-from data_prep.progress import Progress
 from data_prep.shard_file import Prep, read_sidecar
 from data_prep.writer import plan_splits, write_splits
 from pix2pix.cli.command_line import main
@@ -118,8 +117,7 @@ def make_shards(options: MakeShardsOptions) -> int:
     plans = plan_splits(options.out, options.split, source, photos, prep, others)
     for line in tell_others(others):
         print(line)
-    with Progress("photographs") as progress:
-        num_done = write_splits(plans, num_workers, progress, part)
+    num_done = write_splits(plans, num_workers, part)
     if part is None:
         splits = read_manifest(options.out).splits
         for plan in plans:

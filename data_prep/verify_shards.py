@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.progress import Progress
 from data_prep.shard_check import Checked, CheckTask, Fault, check_shard
 from data_prep.workers import work_in_parallel
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import progress
 from pix2pix.data.shards import Split, read_manifest, read_split
 from pix2pix.errors import UserError
 from pix2pix.system.durable import leftovers
@@ -79,9 +79,8 @@ def _check(options: VerifyShardsOptions, splits: Sequence[Split]) -> list[list[C
         for shard in split.shards
     ]
     num_workers = options.num_workers or (1 if options.quick else num_cores())
-    with Progress("pairs") as progress:
-        progress.begin(0, sum(split.num_samples for split in splits))
-        seen = iter(work_in_parallel(check_shard, tasks, num_workers, progress.advance))
+    with progress("pairs", sum(split.num_samples for split in splits)) as bar:
+        seen = iter(work_in_parallel(check_shard, tasks, num_workers, bar.update))
     return [[next(seen) for _ in split.shards] for split in splits]
 
 

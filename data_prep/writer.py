@@ -12,7 +12,6 @@ from pathlib import Path
 from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
 from data_prep.ownership import Part, own
 from data_prep.photos import Photo, Source
-from data_prep.progress import Progress
 from data_prep.shard_file import (
     Prep,
     ShardTask,
@@ -24,6 +23,7 @@ from data_prep.shard_file import (
     read_sidecar,
 )
 from data_prep.workers import work_in_parallel
+from pix2pix.cli.progress import progress
 from pix2pix.data.order import permutation
 from pix2pix.data.shards import MANIFEST, Manifest
 from pix2pix.errors import UserError
@@ -94,9 +94,7 @@ def split_sizes(split: str, prep: Prep) -> dict[str, int]:
     return {split: prep.num_photos - num_val, VAL: num_val}
 
 
-def write_splits(
-    plans: tuple[SplitPlan, ...], num_workers: int, progress: Progress, part: Part | None = None
-) -> int:
+def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | None = None) -> int:
     """Make what is missing of `plans`, then publish rejects and manifest.
 
     Of a `part`, only its share of the shards is made, and nothing published: `merge_splits` does
@@ -118,8 +116,8 @@ def write_splits(
             todo = _not_done(mine, {plan.split for plan in unfinished})
             num_todo = sum(len(task.members) for task in todo)
             num_photos = sum(len(task.members) for task in mine)
-            progress.begin(num_photos - num_todo, num_photos)
-            work_in_parallel(make_shard, todo, num_workers, progress.advance, worker_lock)
+            with progress("photographs", num_photos, done=num_photos - num_todo) as bar:
+                work_in_parallel(make_shard, todo, num_workers, bar.update, worker_lock)
             if unfinished and part is None:
                 made = {plan.split: [_sidecar_of(t) for t in plan.tasks] for plan in unfinished}
                 publish_splits(root, made, manifest)

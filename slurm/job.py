@@ -136,13 +136,15 @@ def drop_submitit_handlers(member: Member) -> None:
 
 
 def end_stopped(member: Member, records: Records, stop: Stop) -> int:
-    """End a job that was stopped and has saved; its script decides what comes next.
+    """End a rank of a job that was stopped and has saved; the job's script decides what is next.
 
     Returns:
-        75, which is also the exit status under SLURM.
+        75; under SLURM this is the exit status of rank 0, and the others end well: srun would
+        kill rank 0 if one of them came first.
     """
-    if member.is_slurm:
-        if member.rank == 0:
-            records.tell_stop(member.attempt, stop)
-        sys.exit(STOPPED)
-    return STOPPED
+    if not member.is_slurm:
+        return STOPPED
+    if member.rank > 0:
+        return 0
+    records.tell_stop(member.attempt, stop)
+    sys.exit(STOPPED)

@@ -23,6 +23,7 @@ ON_A_CLUSTER = "-m slurm."  # tests/slurm/test_cluster_pages.py runs these
 
 FLAG = re.compile(r"--(\w+)")
 LAUNCHER_FLAGS = {
+    "cpu",
     "multi_gpu",
     "num_processes",
     "num_machines",

@@ -13,6 +13,7 @@ class Asked(NamedTuple):
 
     path: str
     start: int  # of the range; 0 where none was asked for
+    is_head: bool = False  # the headers alone
 
 
 class WebServer(ThreadingHTTPServer):
@@ -51,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: WebServer
 
     def do_GET(self) -> None:
-        self.server.asked.append(Asked(self.path, self.range_start()))
+        self.server.asked.append(Asked(self.path, self.range_start(), self.command == "HEAD"))
         fault = self.server.faults.popleft() if self.server.faults else well
         data = self.server.files.get(self.path)
         try:
@@ -61,6 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
                 fault(self, data)
         except (BrokenPipeError, ConnectionResetError):
             pass  # a probe leaves the body unread
+
+    do_HEAD = do_GET
 
     def range_start(self) -> int:
         return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
@@ -98,8 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.sends_tags:
             self.send_header("ETag", tag)
         self.end_headers()
-        body = data[start or 0 :]
-        self.wfile.write(body if cut is None else body[:cut])
+        self.send_body(data[start or 0 :][:cut])
 
     def partial(self, data: bytes, start: int, tag: str | None = None) -> None:
         """The bytes from `start` on."""
@@ -108,7 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         self.send_header("ETag", tag or tag_of(data))
         self.end_headers()
-        self.wfile.write(data[start:])
+        self.send_body(data[start:])
+
+    def send_body(self, body: bytes) -> None:
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass

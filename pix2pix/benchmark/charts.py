@@ -115,7 +115,7 @@ CHARTS = {
             "s",
             tuple(
                 Bar(part.replace("_", " "), f"{part}_seconds")
-                for part in ("start", "first_step", "loop", "pictures", "evaluation", "checkpoints")
+                for part in ("start", "loop", "pictures", "evaluation", "checkpoints")
             ),
             compared=False,
         ),
@@ -177,7 +177,7 @@ CHARTS = {
 
 
 def rows(chart: Chart, report: Mapping[str, Any]) -> Iterator[Row]:
-    """The bars of `chart` that `report` has figures for."""
+    """Return the bars of `chart` that `report` has figures for."""
     first: float | None = None
     for bar in chart.bars:
         if bar.figure not in report:

@@ -35,7 +35,7 @@ TRAIN = (_INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "scr
 
 
 def measure(options: CheckpointOptions) -> tuple[Figures, str | None]:
-    """The figures, and the GPU that they were measured on.
+    """Return the figures, and the GPU that they were measured on.
 
     Raises UserError where the scratch folder can't be written.
     """
@@ -65,7 +65,7 @@ def _scratch(root: Path | None) -> Iterator[Path]:
 
 
 def _measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Saves by ranks of a process group, which this process is not one of."""
+    """Measure saves by ranks of a process group, which this process is not one of."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     ranks = []
@@ -197,7 +197,7 @@ def _seconds_to_step(step: int, options: CheckpointOptions, folder: Path) -> flo
 
 def _config(options: CheckpointOptions, folder: Path) -> TrainConfig:
     return TrainConfig(
-        shards=folder / "shards",
+        shards=(str(folder / "shards"),),
         run_dir=folder / "run",
         global_batch=options.num_processes,
         image_size=options.image_size,
@@ -212,7 +212,7 @@ def _config(options: CheckpointOptions, folder: Path) -> TrainConfig:
 
 
 def _write_shards(folder: Path, num_photos: int) -> None:
-    """A few colored clouds: what is on the photographs costs nothing here."""
+    """Draw a few colored clouds: what is on the photographs costs nothing here."""
     photos = folder / "photos"
     photos.mkdir()
     random = np.random.default_rng(0)

@@ -56,8 +56,8 @@ class EndToEndOptions:
     )
     num_samples: int | None = option(
         None,
-        help="length of the training: 100000 is the classic run, 4,000 photographs 25 times; "
-        "none: what the turns take",
+        help="length of each training: 100000 is the classic run, 4,000 photographs 25 times; "
+        "none: what a turn takes",
         unit="samples",
     )
     recipe: Path | None = option(

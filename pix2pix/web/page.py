@@ -1,6 +1,6 @@
 """A web page to try a model on: drop a photograph, compare gray and colored, download it.
 
-What may be asked of the server, and how it starts and ends, is told in `page_server.py`. Needs the
+What may be asked of the server, and how it starts and ends, is told in `server.py`. Needs the
 package of the extra `[web]`, Gradio, which is imported when the page is made.
 """
 
@@ -72,7 +72,7 @@ def load_models(sources: Sequence[Path]) -> dict[str, Colorizer]:
 
 
 def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
-    """The page, which offers these models.
+    """Return the page, which offers these models.
 
     folder: for uploads and results, and all that the server may show of its disk; it must be the
         `GRADIO_TEMP_DIR` of the process.
@@ -126,7 +126,7 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
 
 
 def write_examples(folder: Path) -> list[Path]:
-    """Packaged photographs, in gray, as files; one that is not installed is left out."""
+    """Write packaged photographs, in gray, as files; one that is not installed is left out."""
     folder.mkdir()
     files = []
     for example in (*COLOR_PHOTOS, *GRAY_PHOTOS):

@@ -9,7 +9,6 @@ from random import Random
 
 import pytest
 
-from data_prep.progress import Progress
 from data_prep.writer import write_splits
 from pix2pix.errors import UserError
 from tests.photographs import colorful, encoded
@@ -169,7 +168,7 @@ def test_errors_of_workers_arrive_and_end_the_run(photos: Path, tmp_path: Path) 
     plans = plans_for(photos, tmp_path)
     (tmp_path / "train-000000.tar").mkdir(parents=True)  # a rename onto it must fail
     with pytest.raises(UserError, match=r"cannot write to .*train-000000.tar"):
-        write_splits(plans, 2, Progress("photos"))
+        write_splits(plans, 2)
     assert not (tmp_path / "manifest.json").exists()
 
 

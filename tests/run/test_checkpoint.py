@@ -17,6 +17,7 @@ from pix2pix.run import checkpoint_files as files
 from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.run.state import EMA_NAME
 from pix2pix.training.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
@@ -304,6 +305,6 @@ def generator_digests(run):
 def test_coloring_gets_the_averaged_generator(saved):
     digests, image_size, step = run_ranks(generator_digests, 1, saved[0])[0]
     assert (image_size, step) == (64, 4)
-    prefix = "state.ema_generator."
+    prefix = f"state.{EMA_NAME}."
     averaged = {n.removeprefix(prefix): d for n, d in saved[1].items() if n.startswith(prefix)}
     assert digests == averaged

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 SECONDS = 120
 
 # Two nodes with two ranks each, without the GPUs, and networks that learn nothing in little time.
-RANKS = {"gpus_per_node": 0, "tasks_per_node": 2}
+RANKS = {"gpus_per_node": 0, "tasks_per_node": 2, "cpus_per_task": 1}
 TRAIN = {
     "nodes": 2,
     **RANKS,

@@ -60,14 +60,14 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(folder: Path, **models: Path) -> Iterator[Served]:
+def served(folder: Path, *flags: str, **models: Path) -> Iterator[Served]:
     """`scripts/page.py` as a process of its own."""
     asked, temporary = folder / "asked", folder / "temporary"
     temporary.mkdir()
     asked.touch()
     (folder / "sitecustomize.py").write_text(WATCH.format(log=str(asked)))
     sources = ",".join(map(str, models.values()))
-    command = [sys.executable, "scripts/page.py", "--run_dir", sources, "--port", "0"]
+    command = [sys.executable, "scripts/page.py", "--run_dir", sources, "--port", "0", *flags]
     environment = os.environ | {
         "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
         "TMPDIR": str(temporary),
@@ -321,8 +321,23 @@ def test_no_path_of_the_server_can_be_read(server):
 def test_no_path_of_the_server_can_be_given_as_an_upload(server):
     for path in (str(ROOT / "README.md"), "https://example.org/a.jpg"):
         file = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "a.jpg"}
-        told = {"data": [file, "first", 1.0], "fn_index": 1, "session_hash": "someone"}
-        assert ask(f"{server.url}/gradio_api/queue/join", told)[0] == 403
+        for data in ([file, "first", 1.0], [None, file, 1.0]):
+            told = {"data": data, "fn_index": 1, "session_hash": "someone"}
+            for place in ("queue/join", "run/predict", "call/predict", "api/predict"):
+                assert ask(f"{server.url}/gradio_api/{place}", told)[0] == 403, place
+    assert server.asked.read_text() == ""
+
+
+def test_only_who_has_a_password_sees_the_page_behind_a_web_server(models, browser, tmp_path):
+    (tmp_path / "people").write_text("ada:lovelace\n")
+    flags = ["--auth", str(tmp_path / "people"), "--root_path", "/color"]
+    with served(tmp_path, *flags, one=models["first"]) as server:
+        assert ask(f"{server.url}/config")[0] == 401
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(server.url)
+            expect(page.get_by_label("password", exact=False).first).to_be_visible()
+            assert "/color" in page.content()
 
 
 def test_the_server_asks_nobody_for_anything(server, page):
