@@ -208,7 +208,7 @@ def test_a_member_is_read_from_a_step_of_slurm():
 
 def test_places_of_shards_are_left_to_the_nodes(capsys, monkeypatch, tiny_shards, run_dir):
     monkeypatch.chdir(tiny_shards.parent)
-    command = train(tiny_shards, run_dir, shards="shards", shards_cache="$SLURM_TMPDIR/shards")
+    command = train("shards", run_dir, shards_cache="$SLURM_TMPDIR/shards")
     status, shown, _ = submit(capsys, *command, "--dry_run")
     assert status == 0
     config = json.loads(shown[shown.index("\n{") :])["config"]
@@ -216,7 +216,7 @@ def test_places_of_shards_are_left_to_the_nodes(capsys, monkeypatch, tiny_shards
     assert config["shards_cache"] == "$SLURM_TMPDIR/shards"
     with ShardServer(tiny_shards) as server:
         monkeypatch.setenv("PATH", os.defpath)  # where curl is
-        command = train(tiny_shards, run_dir, shards=server.url)
+        command = train(server.url, run_dir)
         status, shown, _ = submit(capsys, *command, "--dry_run")
     assert status == 0
     assert json.loads(shown[shown.index("\n{") :])["config"]["shards"] == [server.url]
