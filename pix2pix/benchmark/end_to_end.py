@@ -18,7 +18,7 @@ from pix2pix.benchmark.training import configure, prepare_shards, quietly
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run.distributed import Distributed
-from pix2pix.training.step import default_precision
+from pix2pix.training.precision import default_precision
 from pix2pix.training.trainer import Outcome, Trainer
 
 _BATCH = {"cpu": 8}  # elsewhere the training's own default

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from pix2pix.config import TrainConfig
-from pix2pix.data.shards import Split
+from pix2pix.data.shards import Split, open_split
 from pix2pix.errors import UserError
 
 # Published preprocessing: enlarge to 286, crop 256 at random (Isola et al. 2017, section 6.2).
@@ -25,6 +25,11 @@ def check_training(config: TrainConfig, train: Split, world_size: int, on_cpu: b
     if config.norm == "sync_batch" and on_cpu:
         raise UserError("norm sync_batch works on GPUs only; use --norm batch or instance")
     return config
+
+
+def check_early(config: TrainConfig, world_size: int) -> None:
+    """Raise UserError for what can be said before torch is imported, which takes seconds."""
+    check_training(config, open_split(config.shards, "train"), world_size, on_cpu=False)
 
 
 def crop_size(short_side: int) -> int:

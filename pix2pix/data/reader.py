@@ -1,10 +1,8 @@
 """Reads single samples out of tar shards: one `pread` at an offset that the shard's index knows."""
 
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from pix2pix.data.shards import ShardIndex, Split, index_shard
 from pix2pix.errors import UserError
+from pix2pix.system.reading import PatientFile, patiently
 
 # A window holds 16 shards; at its edge two windows are read, with room to spare.
 OPEN_SHARDS = 64
@@ -42,22 +41,25 @@ class ShardReader:
         file, table = self._open(shard)
         offset, size = table.metadata[index].tolist()
         try:
-            metadata = json.loads(os.pread(file.fileno(), size, offset) or b"{}")
+            metadata = json.loads(file.pread(size, offset) or b"{}")
             return self.name(shard, index), str(metadata.get("source", ""))
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError):  # StorageError is a ValueError
             return self.name(shard, index), ""
 
     def read(self, shard: int, index: int) -> tuple[str, Tensor, Tensor]:
         """Name "SHARD/KEY", gray [1, H, W] and color [3, H, W] uint8 of one sample.
 
-        Raises UserError, naming shard and key, where the sample can't be read or decoded.
+        Raises StorageError where the disk does not answer, and UserError, naming shard and key,
+        where what it read does not decode.
         """
         file, table = self._open(shard)
         name = self.name(shard, index)
         try:
-            gray = _decode(file.fileno(), table.gray[index], ImageReadMode.GRAY)
-            color = _decode(file.fileno(), table.color[index], ImageReadMode.RGB)
-        except (OSError, RuntimeError) as error:
+            gray = _decode(file, table.gray[index], ImageReadMode.GRAY)
+            color = _decode(file, table.color[index], ImageReadMode.RGB)
+        except OSError as error:
+            raise UserError(f"can't read sample {name}: {error.strerror}") from error
+        except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"broken sample {name} ({reason}); run make_shards again, or "
@@ -67,15 +69,17 @@ class ShardReader:
             raise UserError(f"broken sample {name}: gray and color differ in size")
         return name, gray, color
 
-    def _open_shard(self, shard: int) -> tuple[BinaryIO, ShardIndex]:
+    def _open_shard(self, shard: int) -> tuple[PatientFile, ShardIndex]:
         path = self.root / self.split.shards[shard].name
         try:
-            return path.open("rb"), index_shard(path)
+            return PatientFile(path), patiently(lambda: index_shard(path), path)
         except OSError as error:
             raise UserError(f"can't read shard {path}: {error.strerror}") from error
 
 
-def _decode(descriptor: int, place: NDArray[np.int64], mode: ImageReadMode) -> Tensor:
+def _decode(file: PatientFile, place: NDArray[np.int64], mode: ImageReadMode) -> Tensor:
     offset, size = place.tolist()
-    data = bytearray(os.pread(descriptor, size, offset))
+    data = bytearray(file.pread(size, offset))
+    if len(data) < size:
+        raise RuntimeError("the shard ends before its end")
     return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=mode)

@@ -108,7 +108,7 @@ class EvaluationLoop:
 
         done = self.distributed.run_on_main(load)
         mine = self._share(done)
-        error = None
+        error: UserError | None = None
         try:
             with self._progress(title, len(done)) as bar, store or contextlib.nullcontext():
                 for scores in self._batches(mine, measure):
@@ -119,7 +119,7 @@ class EvaluationLoop:
                     count = len(scores.positions) * self.distributed.world_size
                     bar.update(min(count, bar.total - bar.n))
         except UserError as broken:
-            error = str(broken)
+            error = broken
         self.distributed.raise_on_all_ranks(error)
         return Scores.join(rows)
 

@@ -1,7 +1,7 @@
 """One discriminator + generator update: the maths of the training. It knows no ranks."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -44,17 +44,6 @@ class StepMetrics:
     def names(cls) -> list[str]:
         """Names in the order of `stacked`."""
         return [field.name for field in fields(cls)]
-
-
-def default_precision(device: torch.device) -> str:
-    """bf16 on a GPU or CPU that has it, else fp16 on a GPU and "no" (fp32) on a CPU."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    # Multiplied by the processor itself, not emulated: x86 alone, where it was measured. An older
-    # torch does not tell.
-    abilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_bf16 = abilities.get("avx512_bf16") or abilities.get("amx_bf16")
-    return "bf16" if has_bf16 else "no"
 
 
 class AdversarialStep:
