@@ -43,7 +43,8 @@ class Stops:
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         told = distributed.all_gather_object((node, self.storage_error))
         self.failed_nodes = {name: error for name, error in told if error is not None}
-        line = f"stopped and saved at step {step}; the same command goes on"
+        where = f"and saved at step {step}" if step else "before the first step"
+        line = f"stopped {where}; the same command goes on"
         if self.failed_nodes:
             name, error = next(iter(self.failed_nodes.items()))
             others = len(self.failed_nodes) - 1
