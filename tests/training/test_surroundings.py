@@ -4,12 +4,18 @@ Faults of a file system are injected at os.pread by a `sitecustomize` of the tes
 processes of the training and its loader workers.
 """
 
+import contextlib
 import json
+import re
+import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.test_docs import PAGES
 from tests.training.test_courtesy import fill, small_disk
 from tests.training.test_launcher import (
     ENVIRONMENT,
@@ -266,3 +272,67 @@ def test_an_output_that_takes_nothing_ends_no_training(tiny_shards, tmp_path, re
     variables = {"PYTHONIOENCODING": "ascii"}
     ended("bash", "-c", f"set -o pipefail; {command} {redirection}", status=0, **variables)
     assert logged_steps(tmp_path / "run") == [1, 2, 3, 4]
+
+
+ENTRY_POINT = re.search(r"^```bash\n(#!.*?)^```", PAGES["launchers.md"], re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("launcher", [LAUNCHER, [*LAUNCHER, *TWO]])
+def test_the_entry_point_of_the_docs_ends_when_the_training_has_saved(
+    tiny_shards, tmp_path, launcher
+):
+    run_dir = tmp_path / "run"
+    script = tmp_path / "entrypoint.sh"
+    script.write_text(ENTRY_POINT[1])
+    command = ["bash", str(script), *launcher, *train(run_dir, tiny_shards, total_steps=5000)]
+    with started(*command, mark=str(run_dir)) as entry:
+        wait_for(lambda: len(logged_steps(run_dir)) >= 3)
+        entry.terminate()
+        output = entry.communicate(timeout=SECONDS)[0]
+        assert entry.returncode == 75, output
+        last = logged_steps(run_dir)[-1]
+        assert (run_dir / "checkpoints" / f"step_{last:09d}").is_dir()  # now: a container ends here
+    assert output.count("SIGTERM: stopping after this step, saving …") == 1
+    assert f"stopped and saved at step {last}" in output
+
+
+def test_the_entry_point_passes_the_status_of_a_command_on(tmp_path):
+    script = tmp_path / "entrypoint.sh"
+    script.write_text(ENTRY_POINT[1])
+    assert ended("bash", str(script), "sh", "-c", "echo done; exit 3", status=3) == "done\n"
+
+
+@pytest.mark.parametrize("program", ["accelerate", "torchrun"])
+def test_two_launchers_train_together_without_a_scheduler(tiny_shards, tmp_path, program):
+    """As on two machines, both on loopback: each launcher starts one of the two processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    tools = Path(sys.executable).parent
+    with contextlib.ExitStack() as stack:
+        launchers = []
+        for rank in ("0", "1"):
+            if program == "accelerate":
+                machines = ["--num_machines", "2", "--num_processes", "2", "--machine_rank", rank]
+                address = ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
+                command = [str(tools / "accelerate"), "launch", "--multi_gpu", *machines, *address]
+            else:
+                machines = ["--nnodes", "2", "--nproc_per_node", "1", "--node_rank", rank]
+                address = ["--master_addr", "127.0.0.1", "--master_port", port]
+                command = [str(tools / "torchrun"), *machines, *address]
+            command += train(tmp_path / "run", tiny_shards)
+            launchers.append(stack.enter_context(started(*command, mark=str(tmp_path))))
+        outputs = [launcher.communicate(timeout=SECONDS)[0] for launcher in launchers]
+        assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
+    assert "training on 2 × cpu" in outputs[0]
+    assert "finished at step 4" in outputs[0]
+    assert "training on" not in outputs[1]
+    assert logged_steps(tmp_path / "run") == [1, 2, 3, 4]
+
+
+def test_windows_is_told_one_sentence():
+    """sys.platform is patched: this is no Windows."""
+    code = "import sys; sys.platform = 'win32'; import pix2pix.cli.command_line"
+    output = ended(*PYTHON, "-c", code, status=1)
+    assert output.count("\n") == 1
+    assert "on Windows use WSL" in output
