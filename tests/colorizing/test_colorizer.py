@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from pix2pix.colorizing import colorizer as colorizer_module
-from pix2pix.colorizing.colorizer import Colorizer
+from pix2pix.colorizing.colorizer import Colorizer, best_device
 from pix2pix.model.color import ColorSpace, fit_gamut, rgb_to_lab
 from pix2pix.model.networks import UNetGenerator, initialize
 from pix2pix.photos.photo import luma
@@ -231,3 +231,14 @@ def test_coloring_leaves_the_network_as_it_was():
     after = colorizer.generator.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not colorizer.generator.training
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_a_gpu_colors_where_torch_sees_one(monkeypatch, cuda, mps, device):
+    """torch's answers are patched: this machine need not have either."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device() == device
