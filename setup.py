@@ -101,6 +101,12 @@ setup(
     version="0.1.0",
     description="Teach a network to color black-and-white photographs, on a laptop or a cluster",
     license="MIT",
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",  # coloring; training and preparation are tested on Linux
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
     python_requires=">=3.11",
     packages=[*PACKAGES, "pix2pix.scripts"],
     package_dir={"pix2pix.scripts": "scripts"},

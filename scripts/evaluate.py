@@ -3,9 +3,12 @@
 python scripts/evaluate.py --run_dir runs/first --shards shards --split val --out report.json
 """
 
+import os
+
 from pix2pix.cli.command_line import main
 from pix2pix.data import loader_server
 from pix2pix.evaluation.report import EvaluateOptions, make_report
+from pix2pix.run import launcher
 
 
 def evaluate(options: EvaluateOptions) -> int:
@@ -15,6 +18,7 @@ def evaluate(options: EvaluateOptions) -> int:
     could do. If interrupted, the same command resumes. See docs/evaluation.md for every
     figure.
     """
+    launcher.check(os.environ)
     if options.num_workers != 0:
         loader_server.start()  # it imports torch while this process does
     from pix2pix.run.distributed import Distributed  # heavy: only when the work starts

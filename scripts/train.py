@@ -3,15 +3,27 @@
 To resume, run the same command again. Exit status: 0 finished, 75 stopped and saved.
 """
 
+import os
+import sys
+
 from pix2pix.cli.command_line import main
 from pix2pix.config import TrainConfig
 from pix2pix.data import loader_server
+from pix2pix.data.preflight import check_early
+from pix2pix.errors import UserError
+from pix2pix.run import launcher
+from pix2pix.system import console
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 def train(config: TrainConfig) -> int:
-    """Train a colorizer. To resume, run the same command again."""
+    """Train a colorizer, or go on with one: to resume, run the same command again."""
+    console.never_fail()
+    if sys.platform != "linux":
+        raise UserError("training runs on Linux; elsewhere a trained model can color photographs")
+    launcher.check(os.environ)
+    check_early(config, launcher.world_size(os.environ))
     if config.num_workers != 0:
         loader_server.start()  # it imports torch while this process does
     from pix2pix.run.distributed import Distributed  # heavy: only when the work starts
@@ -23,8 +35,8 @@ def train(config: TrainConfig) -> int:
 
 
 def command() -> None:
-    """Run as `pix2pix-train` or as this file."""
-    main(train, TrainConfig)
+    """`pix2pix-train`, and this file."""
+    main(train, TrainConfig, defaults=lambda: launcher.defaults(os.environ))
 
 
 if __name__ == "__main__":

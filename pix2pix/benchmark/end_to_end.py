@@ -19,7 +19,7 @@ from pix2pix.benchmark.training import configure, first_batch, prepare_shards, q
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run.distributed import Distributed
-from pix2pix.training.step import default_precision
+from pix2pix.training.precision import default_precision
 from pix2pix.training.trainer import Outcome, Trainer
 
 _BATCH = {"cpu": 8}  # elsewhere the training's own default

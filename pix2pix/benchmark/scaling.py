@@ -29,7 +29,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run.distributed import Distributed
 from pix2pix.system.machine import num_cores
-from pix2pix.training.step import default_precision
+from pix2pix.training.precision import default_precision
 from pix2pix.training.trainer import Trainer
 
 TOGETHER, APART = "together", "apart"  # with gradients averaged over the processes, and without

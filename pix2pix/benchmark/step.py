@@ -18,7 +18,8 @@ from pix2pix.data.batches import Batch
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.state import build_state
 from pix2pix.system.machine import keep_all_freed_memory
-from pix2pix.training.step import PRECISIONS, AdversarialStep, default_precision
+from pix2pix.training.precision import default_precision
+from pix2pix.training.step import PRECISIONS, AdversarialStep
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}  # large enough to reach the device's best rate
 

@@ -21,6 +21,13 @@ from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 STRIP_PIXELS = 2**20
 
 
+def best_device() -> str:
+    """A GPU where torch sees one: NVIDIA's or AMD's ("cuda"), or Apple's ("mps"); else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 class Colorizer:
     """Colors photographs with a generator that was trained at image_size × image_size px.
 
@@ -47,8 +54,7 @@ class Colorizer:
         On a GPU where there is one. Raises UserError where there is no run or no checkpoint.
         """
         generator, config, _ = load_generator(run_dir, newest_checkpoint(run_dir))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(generator, ColorSpace(config.color_space), config.image_size, device)
+        return cls(generator, ColorSpace(config.color_space), config.image_size, best_device())
 
     @classmethod
     def from_path(cls, source: str | Path) -> "Colorizer":
@@ -59,8 +65,7 @@ class Colorizer:
         if (Path(source) / "checkpoints").is_dir():
             return cls.from_run(Path(source))
         generator = Generator.from_pretrained(source)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(generator, generator.color_space, generator.image_size, device)
+        return cls(generator, generator.color_space, generator.image_size, best_device())
 
     def fingerprint(self) -> str:
         """Return what tells this model from others: a digest of its weights, in hex."""

@@ -20,7 +20,7 @@ from pix2pix.data.batch_memory import Bytes
 from pix2pix.data.order import SampleOrder, micro_batch_positions, samples_at, uniforms
 from pix2pix.data.preflight import crop_size
 from pix2pix.data.reader import ShardReader
-from pix2pix.errors import UserError
+from pix2pix.errors import StorageError, UserError
 from pix2pix.model.color import ColorSpace
 
 
@@ -31,6 +31,7 @@ class Batch:
     gray: [B, 1, C, C] and color: [B, 3, C, C], uint8 (color in channels-last memory);
     flip: [B] bool, mirror this one; keys: [B] names, "SHARD/KEY".
     broken: why the batch could not be read, naming shard and key; its pixels then mean nothing.
+    storage_failed: its file system did not answer, and no photograph is to blame.
     """
 
     gray: Tensor
@@ -38,6 +39,7 @@ class Batch:
     flip: Tensor
     keys: tuple[str, ...]
     broken: str | None = None
+    storage_failed: bool = False
 
     @classmethod
     def view(
@@ -47,12 +49,13 @@ class Batch:
         flip: Sequence[bool],
         keys: tuple[str, ...],
         broken: str | None,
+        storage_failed: bool = False,
     ) -> "Batch":
         """A batch whose pixels lie in the flat array `pixels`, all gray ones first."""
-        gray, color = (torch.from_numpy(half) for half in _squares(pixels, len(flip), side))
-        return cls(
-            gray.permute(0, 3, 1, 2), color.permute(0, 3, 1, 2), torch.tensor(flip), keys, broken
+        gray, color = (
+            torch.from_numpy(half).permute(0, 3, 1, 2) for half in _squares(pixels, len(flip), side)
         )
+        return cls(gray, color, torch.tensor(flip), keys, broken, storage_failed)
 
     @classmethod
     def blank(cls, size: int, side: int) -> "Batch":
@@ -138,15 +141,15 @@ class NumberedBatches(Dataset[Batch]):
         """The same with its pixels in the flat array `pixels`, which may be longer."""
         crops = self.crops(number)
         keys: list[str] = []
-        broken = None
+        broken, storage_failed = None, False
         gray, color = _squares(pixels, len(crops), self.side)
         try:
             for row, crop in enumerate(crops):
                 keys.append(self._read(crop, gray[row], color[row]))
         except UserError as error:
-            broken = str(error)
+            broken, storage_failed = str(error), isinstance(error, StorageError)
         flip = [crop.flip >= 0.5 for crop in crops]
-        return Batch.view(pixels, self.side, flip, tuple(keys), broken)
+        return Batch.view(pixels, self.side, flip, tuple(keys), broken, storage_failed)
 
     def _read(self, crop: Crop, gray: Bytes, color: Bytes) -> str:
         """Decode a sample, write its square to gray [S, S, 1] and color [S, S, 3]; its name."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pix2pix.config import TrainConfig
-from pix2pix.data.data_set import DataSet, epoch_samples
+from pix2pix.data.data_set import DataSet, epoch_samples, open_training
 from pix2pix.data.shards import CROP_OF_SHORT_SIDE, Split
 from pix2pix.errors import UserError
+from pix2pix.system.urls import is_url
 
 
 def check_training(
@@ -27,6 +28,15 @@ def check_training(
     if config.norm == "sync_batch" and on_cpu:
         raise UserError("norm sync_batch works on GPUs only; use --norm batch or instance")
     return config
+
+
+def check_early(config: TrainConfig, world_size: int) -> None:
+    """Raise UserError for what can be said before torch is imported, which takes seconds."""
+    if any(is_url(place) for place in config.shards):
+        config.batch_per_rank(world_size)  # one rank asks the server, when all have joined
+        return
+    train, _ = open_training(config)
+    check_training(config, train, world_size, on_cpu=False)
 
 
 def crop_size(short_side: int) -> int:

@@ -1,10 +1,8 @@
 """Reads single samples out of tar shards: one `pread` at an offset that the shard's index knows."""
 
 import json
-import os
 from collections.abc import Sequence
 from functools import lru_cache
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from pix2pix.data.index import ShardIndex
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
 from pix2pix.photos.resize import open_square
+from pix2pix.system.reading import PatientFile, patiently
 
 # Fewer than most systems let a process open (1,024). To open one again takes 10 µs here, and on a
 # shared file system a question to its server; an index stays for good.
@@ -133,10 +132,12 @@ class ShardReader:
 
     def _bytes(self, shard: int, member: str, sample: int) -> bytearray:
         offset, size = self._index(shard).place(member, sample)
-        file = self._file(shard)
-        return bytearray(os.pread(file.fileno(), size, offset))
+        data = bytearray(self._file(shard).pread(size, offset))
+        if len(data) < size:
+            raise RuntimeError("the shard ends before its end")
+        return data
 
-    def _file(self, shard: int) -> FileIO:
+    def _file(self, shard: int) -> PatientFile:
         data, entry = self.shards[shard]
         if shard not in self._paths:
             self._paths[shard] = None if data.is_cached(entry) else data.tar(entry)
@@ -147,7 +148,7 @@ class ShardReader:
     def _index(self, shard: int) -> ShardIndex:
         if shard not in self._indexes:
             data, entry = self.shards[shard]
-            self._indexes[shard] = data.index(entry)
+            self._indexes[shard] = patiently(lambda: data.index(entry), Path(data.place(entry)))
         return self._indexes[shard]
 
 
@@ -162,8 +163,8 @@ class _OpenFiles:
         return _OpenFiles, (self.most,)
 
 
-def _open(path: Path) -> FileIO:
+def _open(path: Path) -> PatientFile:
     try:
-        return path.open("rb", buffering=0)
+        return PatientFile(path)
     except OSError as error:
         raise UserError(f"can't read shard {path}: {error.strerror}") from error

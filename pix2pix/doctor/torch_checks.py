@@ -11,7 +11,8 @@ from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch
 from pix2pix.doctor.findings import Finding, Patient, fails, note, ok
 from pix2pix.run.state import build_state
-from pix2pix.training.step import AdversarialStep, default_precision
+from pix2pix.training.precision import default_precision
+from pix2pix.training.step import AdversarialStep
 
 STEPS = 3
 ALL_REDUCE_BYTES = 2**28

@@ -135,7 +135,7 @@ class EvaluationLoop:
         for data in self.reader.data_sets:
             check_image_size(data.split, self.image_size)
         rows: list[Scores] = []
-        error = None
+        error: UserError | None = None
         try:
             hidden = title is None or not self.distributed.is_main
             num_samples = self.reader.num_samples
@@ -146,7 +146,7 @@ class EvaluationLoop:
                     count = len(scores.positions) * self.distributed.world_size
                     bar.update(min(count, num_samples - bar.n))
         except UserError as broken:
-            error = str(broken)
+            error = broken
         self.distributed.raise_on_all_ranks(error)
         gathered = self.distributed.all_gather_object(Scores.join(rows))
         return Scores.join(gathered if self.distributed.is_main else [])

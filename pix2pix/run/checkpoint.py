@@ -23,7 +23,7 @@ from pix2pix.run.checkpoint_share import Staging
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import RunDirectory, versions
 from pix2pix.run.state import EMA_NAME, TrainState, build_generator
-from pix2pix.system.durable import flush
+from pix2pix.system.durable import check_renames, flush
 
 # A single process is intended. A context manager would not reach the thread that saves.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -56,6 +56,7 @@ class Checkpointer:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._unusable: list[Path] = []
+        self.durable_step = 0  # of the newest that is whole on the disk
         for line in distributed.run_on_main(self._clean_up):
             distributed.say(line)
 
@@ -117,6 +118,7 @@ class Checkpointer:
         for path in found:
             fault = self._verify(path) or self._load(path, state)
             if fault is None:
+                self.durable_step = state.step
                 return path
             self._unusable.append(path)
             self.distributed.say(f"ignoring {path.name}: {fault}")
@@ -173,11 +175,13 @@ class Checkpointer:
         if self.distributed.is_main:
             merged |= files.summed([aside / files.METADATA_FILE])
             files.publish(aside, final, facts, merged)
+            self.durable_step = facts["step"]
             files.prune(final, self.keep, self.config_hash, self._unusable)
 
     def _clean_up(self) -> list[str]:
         try:
             lines = files.clean_up(self.root)
+            check_renames(self.root)
         except OSError as error:
             raise UserError(f"can't write to {self.root}: {error.strerror}") from error
         if not os.access(self.root, os.W_OK | os.X_OK):

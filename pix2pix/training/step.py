@@ -1,7 +1,7 @@
 """One update of discriminator and generator: the maths of the training, independent of ranks."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -45,17 +45,6 @@ class StepMetrics:
     def names(cls) -> list[str]:
         """Return the names in the order of `stacked`."""
         return [field.name for field in fields(cls)]
-
-
-def default_precision(device: torch.device) -> str:
-    """Return bf16 on a GPU or CPU that has it, else fp16 on a GPU and "no" (fp32) on a CPU."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    # Native instructions, not emulation; only on x86, where it was measured. Older versions of
-    # torch do not report it.
-    abilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_bf16 = abilities.get("avx512_bf16") or abilities.get("amx_bf16")
-    return "bf16" if has_bf16 else "no"
 
 
 class AdversarialStep:

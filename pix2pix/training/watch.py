@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +30,9 @@ TAGS = {
     "skipped_updates": "gradient_norm/skipped_updates",
     "failed_updates": "gradient_norm/failed_updates",
 }
+
+
+NUM_NAMED = 4  # samples of a failed step that its line names; metrics.jsonl has them all
 
 
 class MeanWindow:
@@ -95,6 +98,15 @@ class FailedStep(NamedTuple):
 
     number: int  # `state.step` after it, as logs and checkpoints count
     networks: tuple[str, ...]
+
+    def described(self, keys: Sequence[str]) -> str:
+        """A line about it; keys: of its samples."""
+        more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
+        return (
+            f"step {self.number}: the gradient of the {' and of the '.join(self.networks)} "
+            f"is not finite, so this update is skipped; samples: "
+            f"{', '.join(keys[:NUM_NAMED])}{more}"
+        )
 
 
 class FiniteWatch:

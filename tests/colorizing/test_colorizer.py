@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from pix2pix.colorizing import colorizer as colorizer_module
-from pix2pix.colorizing.colorizer import Colorizer
+from pix2pix.colorizing.colorizer import Colorizer, best_device
 from pix2pix.model.color import ColorSpace, fit_gamut, rgb_to_lab
 from pix2pix.model.networks import UNetGenerator, initialize
 from pix2pix.photos.photo import luma, open_photo
@@ -306,3 +306,14 @@ def test_pictures_that_pillow_opened_are_turned_and_scaled(tmp_path):
         expected = untrained().colorize(open_photo(tmp_path / name))
         assert colored.size == size
         assert np.abs(np.asarray(colored).astype(int) - np.asarray(expected)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_a_gpu_colors_where_torch_sees_one(monkeypatch, cuda, mps, device):
+    """torch's answers are patched: this machine need not have either."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device() == device

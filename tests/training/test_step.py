@@ -12,7 +12,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch, training_view
 from pix2pix.evaluation.metrics import chroma_colorfulness
 from pix2pix.run.state import build_state
-from pix2pix.training.step import AdversarialStep, StepMetrics, default_precision
+from pix2pix.training.step import AdversarialStep, StepMetrics
 
 CPU = torch.device("cpu")
 # Mixed precision is another code path on each device: tested on every device that there is.
@@ -365,22 +365,3 @@ def test_colorfulness_is_that_of_the_batch_before_and_after_painting(color_space
 def test_metrics_stack_in_the_order_of_their_names():
     values = {name: torch.tensor(float(i)) for i, name in enumerate(StepMetrics.names())}
     assert StepMetrics(**values).stacked().tolist() == list(range(len(values)))
-
-
-@pytest.mark.parametrize(
-    ("abilities", "precision"),
-    [
-        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
-        ({"avx512_bf16": False, "avx512_f": True}, "no"),
-        ({"neon": True, "bf16": True}, "no"),  # ARM: not measured
-    ],
-)
-def test_a_cpu_trains_in_bf16_if_its_processor_multiplies_it(monkeypatch, abilities, precision):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
-    assert default_precision(CPU) == precision
-
-
-def test_a_torch_that_does_not_know_the_processor_trains_in_fp32(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert default_precision(CPU) == "no"
