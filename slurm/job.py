@@ -69,6 +69,9 @@ class TrainJob:
             asked = distributed.sum(asked)  # a signal may have reached one rank alone
         if outcome is not Outcome.STOPPED:
             return None
+        faulty_nodes = tuple(trainer.stops.failed_nodes)
+        if faulty_nodes:
+            return Stop(step, first_step, "disk", faulty_nodes)
         cause: Cause = "signal" if asked else "time_limit_minutes"
         return Stop(step, first_step, cause)
 

@@ -109,7 +109,7 @@ def conclude(records: Records, attempt: str, stop: Stop) -> int:
         verdict = decide(stop, *_patiently(lambda: job_state(job_id)))
         if verdict.requeue:
             avoided = node_to_avoid(int(os.environ["SLURM_JOB_NUM_NODES"]), stop.faulty_nodes)
-            without = f", without {avoided}, where a disk failed alone" if avoided else ""
+            without = f", without {avoided}, where it failed alone" if avoided else ""
             print(
                 f"requeueing job {job_id} at step {stop.step}: {verdict.reason}{without}",
                 flush=True,

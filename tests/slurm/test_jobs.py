@@ -14,6 +14,7 @@ from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.evaluation.evaluation import METRICS
 from pix2pix.evaluation.report import EvaluateOptions
 from slurm.job import EvaluateJob
+from slurm.scheduler import job_fields
 from slurm.shards_job import MergeJob, PartJob
 from tests.photographs import write_folder
 from tests.ranks import run_ranks
@@ -121,6 +122,37 @@ def test_a_lost_node_requeues_and_goes_on_from_the_last_checkpoint(cluster, tiny
     assert step >= 2
     assert step % 2 == 0
     wait_for_steps(run_dir, step + 2)
+
+
+# On one node, after the first steps, every read of a shard fails.
+FAILING_DISK = """
+import errno, os
+if os.environ.get("SLURMD_NODENAME") == "n2" and "SLURM_PROCID" in os.environ:
+    from pix2pix.system import reading
+    reading.PATIENCE_SECONDS = 1
+    pread, reads = os.pread, []
+    def failing(*arguments):
+        reads.append(arguments)
+        if len(reads) >= 300:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(*arguments)
+    os.pread = failing
+"""
+
+
+def test_a_disk_that_fails_on_one_node_requeues_without_that_node(
+    cluster, tiny_shards, run_dir, tmp_path
+):
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "sitecustomize.py").write_text(FAILING_DISK)
+    config = tiny_config(tiny_shards, run_dir, total_steps=LONG, num_workers=0)
+    job = submit(config, "--nodes=2", f"--setup=export PYTHONPATH={trap}")
+    wait_for(lambda: records_of(run_dir).read("requeued"), SECONDS)
+    (requeued,) = records_of(run_dir).read("requeued")
+    assert requeued["step"] > 0
+    assert "and a disk failed, without n2, where it failed alone" in log_of(run_dir, job)
+    wait_for(lambda: job_fields(job)["ExcNodeList"] == "n2", SECONDS)
 
 
 def test_a_controller_that_restarts_is_not_noticed(cluster, tiny_shards, run_dir):

@@ -2,10 +2,12 @@
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from slurm.scheduler import job_fields
 from tests.slurm.jobs import (
@@ -19,7 +21,7 @@ from tests.slurm.jobs import (
     wait_for_steps,
 )
 from tests.small_training import tiny_config
-from tests.training.test_launcher import ROOT, wait_for
+from tests.training.test_launcher import ENVIRONMENT, ROOT, wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -61,6 +63,33 @@ def test_a_type_of_gpu_that_is_not_there_is_refused_before_it_is_queued(
         submit(tiny_config(tiny_shards, run_dir, global_batch=8), "--gres=gpu:h100:2")
     with pytest.raises(AssertionError, match=r"is over when it is\s+time to save"):
         submit(tiny_config(tiny_shards, run_dir), "--partition=urgent", "--save_seconds=1800")
+
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+@WITHOUT_GPU
+def test_gpus_that_torch_does_not_see_end_a_job_for_good(cluster, tiny_shards, run_dir):
+    """The GPUs of the cluster are pretended."""
+    config = tiny_config(tiny_shards, run_dir, global_batch=8)
+    job = submit(config, "--gres=gpu:a100:2")
+    wait_for_state(job, "FAILED")
+    log = (run_dir / "slurm" / f"{job}_0_log.out").read_text()
+    assert re.search(rf"the first error of job {job}: rank \d of 2 .*GPUs were asked for", log)
+    assert "requeueing" not in log
+
+
+@WITHOUT_GPU
+def test_gpus_that_torch_does_not_see_are_one_error_here(tiny_shards, run_dir):
+    config = tiny_config(tiny_shards, run_dir)
+    command = ["slurm.submit", "train", "--cluster=local", "--gpus_per_node=1", *flags_of(config)]
+    ended = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    assert "is done" not in ended.stdout
+    assert len(re.findall("^error: ", ended.stderr, re.MULTILINE)) == 1
+    assert "GPUs were asked for" in " ".join(ended.stderr.split())
 
 
 # In place of Pyxis: takes its flag away, and gives the ranks a PATH of their own.
