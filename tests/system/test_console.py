@@ -38,10 +38,12 @@ def test_an_output_that_takes_nothing_is_no_error(tmp_path, redirection):
 
 
 def test_a_closed_output_is_not_written_into_the_next_file_that_is_opened(tmp_path):
-    code = CODE.replace("never_fail()\n", "never_fail()\nfile = open(sys.argv[1] + '2', 'w+')\n")
+    files = "files = [open(sys.argv[1] + name, 'w') for name in '123']\n"
+    raw = "import os\nos.write(1, b'x')\nos.write(2, b'x')\n"  # as a handler of signals does
+    code = CODE.replace("\nnever_fail()\n", f"\nnever_fail()\n{files}{raw}")
     command = f'"{sys.executable}" -c "$CODE" "{tmp_path / "mark"}" >&- 2>&-'
     subprocess.run(["bash", "-c", command], env={**os.environ, "CODE": code}, check=True)
-    assert (tmp_path / "mark2").read_text() == ""
+    assert [(tmp_path / f"mark{name}").read_text() for name in "123"] == ["", "", ""]
 
 
 def test_letters_that_the_encoding_lacks_become_question_marks(tmp_path):

@@ -43,7 +43,7 @@ def test_lines_wait_for_a_full_disk_to_have_room(tmp_path, capfd):
     with small_disk(tmp_path / "disk", 1) as disk:
         courtesy = Courtesy()
         lines = LineFile(disk / "metrics.jsonl", courtesy)
-        lines.write("first")
+        lines.write("the first")
         filler = fill(disk)
         for number in range(2000):  # more than the page that the first one left
             lines.write(json.dumps({"step": number}))
@@ -54,7 +54,7 @@ def test_lines_wait_for_a_full_disk_to_have_room(tmp_path, capfd):
         filler.unlink()
         lines.write("last")
         written = (disk / "metrics.jsonl").read_text().splitlines()
-        assert written == ["first", *(json.dumps({"step": n}) for n in range(2000)), "last"]
+        assert written == ["the first", *(json.dumps({"step": n}) for n in range(2000)), "last"]
     said = capfd.readouterr().err
     assert said.count("warning: can't write metrics.jsonl: No space left on device") == 1
 

@@ -89,16 +89,18 @@ def without(flags: list[str], name: str) -> list[str]:
     return [flag for flag in flags if not flag.startswith(f"--{name}=")]
 
 
-@pytest.mark.parametrize("processes", [[], TWO])
-def test_precision_and_dynamo_of_the_launcher_are_taken_and_told(tiny_shards, tmp_path, processes):
+@pytest.mark.parametrize(("processes", "backend"), [([], "no"), (TWO, "eager")])
+def test_precision_and_dynamo_of_the_launcher_are_taken_and_told(
+    tiny_shards, tmp_path, processes, backend
+):
     command = without(train(tmp_path / "run", tiny_shards, total_steps=2), "precision")
-    asked = ["--mixed_precision", "bf16", "--dynamo_backend", "eager"]
+    asked = ["--mixed_precision", "bf16", "--dynamo_backend", backend]
     output = ended(*LAUNCHER, *processes, *asked, *command, status=0)
     world_size = 2 if processes else 1
     first = f"training on {world_size} × cpu, precision bf16 (from accelerate launch)"
     assert first in output.splitlines()
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert (config["precision"], config["compile"]) == ("bf16", True)
+    assert (config["precision"], config["compile"]) == ("bf16", backend != "no")
 
 
 def test_a_config_file_of_accelerate_is_heard_and_a_flag_of_ours_wins(tiny_shards, tmp_path):
