@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 # Mixed precision is another code path on each device: tested on every device that there is.
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 VALUES = {
-    "shards": "shards",
+    "shards": ("shards",),
     "run_dir": "run",
     "image_size": 64,
     "global_batch": 4,
