@@ -5,14 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from errno import EDQUOT, ENOSPC
 from hashlib import sha256
 from pathlib import Path
 from tarfile import BLOCKSIZE, USTAR_FORMAT, TarInfo
 
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
-from data_prep.photos import Photo, Source, read_photo
+from data_prep.photos import OTHER_KIND, Photo, Source, read_photo
 from pix2pix.data.index import COLOR, GRAY
 from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
@@ -60,6 +60,7 @@ class Sidecar:
     prep: Prep
     shard: Shard
     rejects: tuple[Reject, ...]
+    notes: dict[str, int] = field(default_factory=dict)  # what was kept, but not as it was meant
 
     @property
     def reasons(self) -> Counter[str]:
@@ -69,7 +70,11 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make. members: (index in the sorted list of all photographs, photograph)."""
+    """One shard to make.
+
+    members: (index in the sorted list of all photographs, photograph). others: names of files of
+    other kinds, to be listed among the rejects.
+    """
 
     root: Path
     split: str
@@ -77,6 +82,7 @@ class ShardTask:
     source: Source
     prep: Prep
     members: tuple[tuple[int, Photo], ...]
+    others: tuple[str, ...] = ()
 
     @property
     def tar(self) -> Path:
@@ -116,7 +122,8 @@ def read_sidecar(path: Path) -> Sidecar | None:
     try:
         content = json.loads(path.read_bytes())
         rejects = tuple(Reject(**reject) for reject in content["rejects"])
-        return Sidecar(Prep(**content["prep"]), Shard(**content["shard"]), rejects)
+        prep, shard = Prep(**content["prep"]), Shard(**content["shard"])
+        return Sidecar(prep, shard, rejects, content.get("notes", {}))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -158,6 +165,7 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
     prep = task.prep
     settings = PairSettings(prep.short_side, prep.min_short_side, prep.min_chroma)
     rejects = []
+    notes: Counter[str] = Counter()
     digest = sha256()
     with aside(task.tar).open("wb", buffering=2**18) as file:
         for index, photo in task.members:
@@ -166,6 +174,7 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
             except PhotoError as error:
                 rejects.append(Reject(photo.name, error.reason))
             else:
+                notes.update(pair.notes)
                 for part in _sample(index, photo, pair):
                     digest.update(part)
                     file.write(part)
@@ -175,8 +184,9 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
         file.write(end)
         num_bytes = file.tell()
     num_samples = len(task.members) - len(rejects)
+    rejects += [Reject(name, OTHER_KIND) for name in task.others]
     shard = Shard(task.tar.name, num_samples, num_bytes, digest.hexdigest())
-    return Sidecar(prep, shard, tuple(rejects))
+    return Sidecar(prep, shard, tuple(rejects), dict(sorted(notes.items())))
 
 
 def _sample(index: int, photo: Photo, pair: Pair) -> Iterator[bytes]:

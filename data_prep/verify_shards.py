@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.progress import Progress
 from data_prep.shard_check import Checked, CheckTask, Fault, check_shard
 from data_prep.workers import work_in_parallel
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import progress
 from pix2pix.data.shards import Split, read_manifest, read_split
 from pix2pix.errors import UserError
 from pix2pix.system.durable import leftovers
@@ -72,23 +72,22 @@ def verify_shards(options: VerifyShardsOptions) -> int:
 
 
 def _check(options: VerifyShardsOptions, splits: Sequence[Split]) -> list[list[Checked]]:
-    """What was seen of each shard, by split."""
+    """Return what was seen of each shard, by split."""
     tasks = [
         CheckTask(options.shards, shard, split.short_side, options.quick)
         for split in splits
         for shard in split.shards
     ]
     num_workers = options.num_workers or (1 if options.quick else num_cores())
-    with Progress("pairs") as progress:
-        progress.begin(0, sum(split.num_samples for split in splits))
-        seen = iter(work_in_parallel(check_shard, tasks, num_workers, progress.advance))
+    with progress("pairs", sum(split.num_samples for split in splits)) as bar:
+        seen = iter(work_in_parallel(check_shard, tasks, num_workers, bar.update))
     return [[next(seen) for _ in split.shards] for split in splits]
 
 
 def _repeated_keys(
     splits: Sequence[Split], checked: Sequence[Sequence[Checked]]
 ) -> Iterator[Fault]:
-    """Keys that come again in a split, or in the one that was cut off from it."""
+    """Find keys that come again in a split, or in the one that was cut off from it."""
     lists = defaultdict[str, list[tuple[str, NDArray[np.bytes_]]]](list)
     for split, shards in zip(splits, checked, strict=True):
         cut = json.dumps(split.prep) if split.prep.get("val_fraction") else split.name
@@ -105,7 +104,7 @@ def _repeated_keys(
 
 
 def _unknown_shards(root: Path, splits: Sequence[Split]) -> Iterator[Fault]:
-    """Tars that a reader of SPLIT-*.tar would take in, and the manifest does not name."""
+    """Find tars that a reader of SPLIT-*.tar would take in, and the manifest does not name."""
     for split in splits:
         known = {shard.name for shard in split.shards}
         for path in sorted(root.glob(f"{split.name}-*.tar")):
@@ -114,7 +113,7 @@ def _unknown_shards(root: Path, splits: Sequence[Split]) -> Iterator[Fault]:
 
 
 def _notes(root: Path, manifest: Mapping[str, Split]) -> Iterator[str]:
-    """What is no fault of the shards, but may be a surprise."""
+    """Yield what is no fault of the shards, but may be a surprise."""
     for one, other in combinations(manifest.values(), 2):
         photos = one.prep.get("photos")
         are_one_cut = one.prep == other.prep and one.prep.get("val_fraction")
@@ -158,7 +157,7 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 
 def command() -> None:
-    """`pix2pix-verify-shards`, and this file."""
+    """Run `pix2pix-verify-shards`, and this file."""
     main(verify_shards, VerifyShardsOptions)
 
 

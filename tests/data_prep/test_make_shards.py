@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
-from data_prep.progress import Progress
 from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
-from tests.photographs import encoded, grayish, write_folder
+from tests.photographs import colorful, encoded, grayish, write_folder
 
 
 @pytest.fixture
@@ -111,17 +110,26 @@ def test_preparing_data_imports_no_torch() -> None:
     assert not imported & {"torch", "torchvision", "accelerate", "webdataset", "skimage", "sklearn"}
 
 
-def test_progress_in_a_log_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with Progress("photographs") as progress:
-        progress.begin(10, 1000)
-        for _ in range(61):
-            now[0] += 1.0
-            progress.advance(5)
-    assert capsys.readouterr().err.splitlines() == [
-        "160 of 1,000 photographs, 5 per second, 3 min left",
-        "310 of 1,000 photographs, 5 per second, 2 min left",
-    ]
+def test_every_file_of_a_phone_is_accounted_for(photos: Path) -> None:
+    (photos / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(60))
+    (photos / "IMG_2.jfif").write_bytes(encoded(colorful(seed=40)))
+    (photos / "IMG_3.avif").write_bytes(encoded(colorful(seed=41), "AVIF"))
+    (photos / "IMG_4.jpg").write_bytes(encoded(colorful(seed=42))[:-2])
+    (photos / "IMG_5.jpg").write_bytes(encoded(colorful(seed=43), icc_profile=b"broken"))
+    (photos / "sub" / "clip.MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
+    for name in ("IMG_6.NEF", "notes.txt", "Thumbs.db", ".hidden.txt", "@eaDir/a.jpg"):
+        path = photos / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"something else")
+    out = photos.parent / "out"
+    flags = ["--photos", photos, "--out", out, "--split", "train", "--short_side", 48]
+    told = command_line(*flags, "--samples_per_shard", 4, "--num_workers", 2)
+    assert told.returncode == 0, told.stderr
+    assert "left alone for their extensions: 4 (1 .nef, 1 .db, 1 .txt, 1 .mov)" in told.stdout
+    assert ".nef: a camera's raw file is not developed here; develop it first" in told.stdout
+    assert "train: 10 pairs of 11 photographs" in told.stdout
+    assert "1: its color profile is broken and was ignored" in told.stdout
+    rejects = [json.loads(line) for line in (out / "rejected.jsonl").open()]
+    reasons = {reject["source"]: reject["reason"] for reject in rejects}
+    others = dict.fromkeys(["IMG_6.NEF", "notes.txt", "Thumbs.db", "sub/clip.MOV"], "other_kind")
+    assert reasons == {"IMG_1.HEIC": "not_an_image", **others}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.progress import Progress
 from data_prep.survey import choose, locate, measure, read_picture
 from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
@@ -17,8 +16,7 @@ from pix2pix.photos.photo import chroma_spread
 
 def surveyed(root: Path, most: int = 100):
     split = open_split(root, "train")
-    with Progress("samples") as progress:
-        return measure(locate(root, split, choose(split.sample_counts, most, 0)), progress)
+    return measure(locate(root, split, choose(split.sample_counts, most, 0)))
 
 
 def test_all_are_chosen_where_there_are_no_more():
