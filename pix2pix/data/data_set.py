@@ -60,8 +60,11 @@ class DataSet:
 
         Raises UserError: it is damaged, or of another tar.
         """
-        path = self._index_file(shard)
-        index = read_index(path) if path is not None and path.exists() else None
+        try:
+            path = self._index_file(shard)
+            index = None if path is None else read_index(path)
+        except FileNotFoundError:
+            index = None
         if index is None or (index.shard != shard.sha256 and shard.index_sha256 is None):
             index = self._make_index(shard)
         if index.shard != shard.sha256 or index.num_samples != shard.num_samples:

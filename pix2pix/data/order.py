@@ -93,7 +93,7 @@ class SampleOrder:
         self.window_shards = window_shards
         # Consecutive positions are in one window, or in two at an edge.
         self._epoch_layout = lru_cache(maxsize=2)(self._layout_epoch)
-        self._window_pairs = lru_cache(maxsize=2)(self._permute_window)
+        self._window = lru_cache(maxsize=2)(self._permute_window)
 
     def __reduce__(self) -> tuple[type["SampleOrder"], tuple[Sequence[int], int, int]]:
         # Loader workers build their own from the arguments: the caches cannot be pickled.
@@ -108,11 +108,14 @@ class SampleOrder:
             _, starts = self._epoch_layout(epoch)
             window = int(np.searchsorted(starts, offset, side="right")) - 1
             first = offset - int(starts[window])
-            pairs = self._window_pairs(epoch, window)[first : first + positions.stop - position]
-            parts.append(np.insert(pairs, 0, epoch, axis=1))
-            position += len(pairs)
-        rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
-        return Samples(epoch=rows[:, 0], shard=rows[:, 1], index=rows[:, 2])
+            members, member_starts, order = self._window(epoch, window)
+            chosen = order[first : first + positions.stop - position]
+            member = np.searchsorted(member_starts, chosen, side="right") - 1
+            index = chosen - member_starts[member]
+            parts.append(np.stack([np.full(len(chosen), epoch), members[member], index]))
+            position += len(chosen)
+        rows = np.concatenate(parts, axis=1) if parts else np.empty((3, 0), dtype=np.int64)
+        return Samples(epoch=rows[0], shard=rows[1], index=rows[2])
 
     def windows(self, position: int) -> Iterator[tuple[int, Indices]]:
         """(start, shards) of each window, from the one that `position` lies in; without an end."""
@@ -137,15 +140,17 @@ class SampleOrder:
         starts = np.concatenate([[0], ends[self.window_shards - 1 : -1 : self.window_shards]])
         return shards, starts
 
-    def _permute_window(self, epoch: int, window: int) -> Indices:
-        """Return (shard, index) of every sample of one window in training order: [n, 2]."""
+    def _permute_window(self, epoch: int, window: int) -> tuple[Indices, Indices, Indices]:
+        """Return the shards of one window, where each begins in it, and the order of its samples.
+
+        Shard and index are looked up for those positions alone that are asked for: with 256 ranks
+        a loader worker needs 16 samples of every second window, and of no other.
+        """
         shards, _ = self._epoch_layout(epoch)
         members = shards[window * self.window_shards : (window + 1) * self.window_shards]
-        counts = self.counts[members]
-        ends = np.cumsum(counts)
-        index = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
-        pairs = np.stack([np.repeat(members, counts), index], axis=1)
-        return pairs[permutation(len(pairs), self.seed, epoch, window)]
+        ends = np.cumsum(self.counts[members])
+        order = permutation(int(ends[-1]), self.seed, epoch, window)
+        return members, ends - self.counts[members], order
 
 
 def samples_at(sample_counts: Sequence[int], positions: Indices) -> Samples:

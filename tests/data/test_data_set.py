@@ -18,6 +18,7 @@ from pix2pix.data.order import uniforms
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
 from tests.data.packed_pictures import write_pictures
+from tests.data.shard_server import ShardServer
 from tests.small_training import tiny_config
 
 
@@ -178,9 +179,8 @@ def test_the_same_order_for_any_number_of_ranks_with_weights(tiny_shards, pictur
             assert crops == whole.crops(number)
 
 
-def test_pictures_at_a_url_are_read_through_the_cache(tmp_path):
-    from tests.data.shard_server import ShardServer
-
+def test_pictures_at_a_url_are_read_through_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIX2PIX_CACHE", str(tmp_path))
     with ShardServer(tmp_path / "indexed") as server:
         # Only the second tar lies at a URL; manifest and indexes are here.
         root = write_pictures(tmp_path / "indexed", s1=f"{server.url}/others-00001.tar")
@@ -196,8 +196,6 @@ def test_pictures_at_a_url_are_read_through_the_cache(tmp_path):
 
 
 def test_a_manifest_at_a_url_is_read(pictures, tmp_path, monkeypatch):
-    from tests.data.shard_server import ShardServer
-
     monkeypatch.setenv("PIX2PIX_CACHE", str(tmp_path))
     with ShardServer(pictures) as server:
         data_sets = with_cache(open_data([server.url], "train", 64), None, 0.1)
