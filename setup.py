@@ -15,6 +15,7 @@ REQUIRED = [
     # Lanczos by SIMD, data preparation is 1.5 times as fast with it; Linux on ARM has no wheel of
     # it, and gets Pillow's.
     "cykooz-resizer>=4.0.1; platform_machine != 'aarch64'",
+    "webdataset>=1.0",  # writes shards, reads them for a proof, opens those that lie elsewhere
     "fire>=0.7",  # command lines
     "pyyaml>=6.0",  # recipes
     "tensorboard>=2.16",  # curves and pictures of a run
@@ -44,7 +45,6 @@ EXTRAS = {
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time
         "playwright>=1.50",  # tests open the page in the system's Chromium
-        "webdataset>=0.2.100",  # tests read our shards with it: they are plain WebDataset
         "torchmetrics>=1.4",  # tests check our metrics against it
         "torch-fidelity>=0.3",  # and against this
         "lpips>=0.1.4",

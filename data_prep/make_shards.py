@@ -19,7 +19,7 @@ from data_prep.duplicates import reject_duplicates
 from data_prep.ownership import Part
 from data_prep.photos import Photo, Source, digest_photos
 from data_prep.progress import Progress
-from data_prep.shard_file import Prep
+from data_prep.shard_file import Prep, require_webdataset
 from data_prep.writer import plan_splits, write_splits
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
@@ -108,6 +108,7 @@ def make_shards(options: MakeShardsOptions) -> int:
     another photograph, byte for byte.
     """
     started = time.monotonic()
+    require_webdataset()
     num_workers = options.num_workers or num_cores()
     part = Part.parse(options.part) if options.part else None
     source = open_source(options.photos)

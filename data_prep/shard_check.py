@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from io import BytesIO
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,10 @@ from PIL.JpegImagePlugin import get_sampling
 
 from pix2pix.data.shards import COLOR, GRAY, Shard, key_and_kind, tar_members
 from pix2pix.errors import UserError
+from pix2pix.system.light_webdataset import import_webdataset
 
-_KINDS = (GRAY, COLOR, "json")
+_KINDS = (COLOR, GRAY, "json")  # webdataset's writer sorts them
+_EARLIER_KINDS = (GRAY, COLOR, "json")  # of shards made before that writer
 _FULL_CHROMA = 0  # what Pillow calls 4:4:4
 
 Member = tuple[str, int, int]  # kind, offset and size in bytes
@@ -70,11 +73,14 @@ def _faults(task: CheckTask, keys: list[str], count: Callable[[], None]) -> Iter
                 return
             if not task.quick and file_digest(file, "sha256").hexdigest() != shard.sha256:
                 yield Fault(shard.name, "bits have changed: its SHA-256 is another one")
+            proof = None if task.quick else _Proof(path)
             for key, members in _samples(path):
                 keys.append(key)
-                for problem in _problems(file.fileno(), members, task):
+                for problem in _problems(file.fileno(), key, members, task, proof):
                     yield Fault(shard.name, problem, key)
                 count()
+        if proof is not None:
+            yield from (Fault(shard.name, problem) for problem in proof.end())
         if len(keys) != shard.num_samples:
             yield Fault(shard.name, f"{len(keys):,} samples, not {shard.num_samples:,}")
     except FileNotFoundError:
@@ -85,6 +91,53 @@ def _faults(task: CheckTask, keys: list[str], count: Callable[[], None]) -> Iter
         yield Fault(shard.name, "is cut short, or no plain tar")
 
 
+class _Proof:
+    """A shard as webdataset's own iterator reads it, beside the reader that training uses.
+
+    The two share no code. After the first difference nothing more is compared: what follows would
+    differ as well.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._samples: Iterator[Mapping[str, Any]] | None = _by_webdataset(path)
+
+    def compare(self, key: str, data: Mapping[str, bytes]) -> Iterator[str]:
+        """Yield a problem if the next sample is not the one of this key and these members."""
+        found = self._next()
+        if isinstance(found, str):
+            yield found
+        elif found is not None and found != {"__key__": key, **data}:
+            self._samples = None
+            what = "another sample" if found["__key__"] != key else "other bytes"
+            yield f"webdataset reads {what} here: {found['__key__']}"
+
+    def end(self) -> Iterator[str]:
+        """Yield a problem if there are more samples."""
+        found = self._next(at_end=None)
+        if found is not None:
+            yield found if isinstance(found, str) else f"webdataset reads {found['__key__']}, too"
+
+    def _next(self, at_end: str | None = "webdataset sees the end of the shard here") -> Any:
+        """Return the next sample, or a problem. None where a difference was told already."""
+        if self._samples is None:
+            return None
+        try:
+            sample = next(self._samples, at_end)
+        except Exception as error:  # tarfile and webdataset raise several types
+            sample = f"webdataset cannot read it: {error.args[0] if error.args else error!r}"
+        if not isinstance(sample, Mapping):
+            self._samples = None
+            return sample
+        return {name: value for name, value in sample.items() if name != "__url__"}
+
+
+def _by_webdataset(path: Path) -> Iterator[Mapping[str, Any]]:
+    iterators = import_webdataset().tariterators
+    with path.open("rb") as stream:
+        files = iterators.tar_file_expander([{"url": path.name, "stream": stream}])
+        yield from iterators.group_by_keys(files)
+
+
 def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
     """Key and members of each sample, as far as they are adjacent; raises UserError."""
     members = ((*key_and_kind(name), offset, size) for name, offset, size in tar_members(path))
@@ -92,13 +145,17 @@ def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
         yield key, [(kind, offset, size) for _, kind, offset, size in group]
 
 
-def _problems(file: int, members: Sequence[Member], task: CheckTask) -> Iterator[str]:
+def _problems(
+    file: int, key: str, members: Sequence[Member], task: CheckTask, proof: _Proof | None
+) -> Iterator[str]:
     """What is wrong with one sample, whose members stand in the order of the file."""
     kinds = tuple(kind for kind, _, _ in members)
-    if kinds != _KINDS:
+    data = {} if task.quick else {kind: os.pread(file, size, at) for kind, at, size in members}
+    if proof is not None:
+        yield from proof.compare(key, data)
+    if kinds not in (_KINDS, _EARLIER_KINDS):
         yield f"its members are {', '.join(kinds)}, not {', '.join(_KINDS)}"
     elif not task.quick:
-        data = {kind: os.pread(file, size, offset) for kind, offset, size in members}
         try:
             metadata = json.loads(data["json"])
             size = (int(metadata["width"]), int(metadata["height"]))

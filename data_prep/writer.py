@@ -14,6 +14,7 @@ from data_prep.ownership import Part, own
 from data_prep.photos import Photo, Source
 from data_prep.progress import Progress
 from data_prep.shard_file import (
+    EARLIER_WRITER,
     Prep,
     ShardTask,
     Sidecar,
@@ -22,6 +23,7 @@ from data_prep.shard_file import (
     finished_sidecar,
     make_shard,
     read_sidecar,
+    tell_earlier_writer,
 )
 from data_prep.workers import work_in_parallel
 from pix2pix.data.order import permutation
@@ -134,6 +136,13 @@ def _check_prep(plan: SplitPlan, manifest: Manifest) -> None:
     earlier = _prep_so_far(plan, manifest)
     if earlier is None or earlier == wanted:
         return
+    if earlier["writer"] == EARLIER_WRITER:
+        if not is_published(plan.root, plan.split, manifest):
+            raise UserError(tell_earlier_writer(plan.root, plan.split))
+        # Both differ by their spelling alone. What is finished is not made again for that.
+        same = {name: earlier[name] for name in ("writer", "annotations") if wanted[name]}
+        if earlier == wanted | same:
+            return
     raise UserError(
         f"{plan.root} holds a split '{plan.split}' made with other parameters or photographs: "
         f"{differences(earlier, wanted)}. Give the same ones to go on, or another --out or --split"
@@ -142,7 +151,7 @@ def _check_prep(plan: SplitPlan, manifest: Manifest) -> None:
 
 def _prep_so_far(plan: SplitPlan, manifest: Manifest) -> dict[str, object] | None:
     if plan.split in manifest.splits:
-        return manifest.splits[plan.split].prep
+        return {"writer": EARLIER_WRITER} | manifest.splits[plan.split].prep
     for path in sorted(plan.root.glob(f"{plan.split}-*.json")):
         sidecar = read_sidecar(path)
         if sidecar is not None:
