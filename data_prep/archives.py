@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_prep.photos import FolderSource, Photo, Source, names_photo, sort_photos
-from data_prep.tar_members import BLOCK, DamagedTarError, Member, is_header, members
+from pix2pix.data.tar_members import BLOCK, DamagedTarError, Member, is_header, members
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
 

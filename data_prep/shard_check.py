@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
-from pix2pix.data.shards import COLOR, GRAY, Shard, key_and_kind, tar_members
+from pix2pix.data.index import COLOR, GRAY, key_and_kind, tar_files
+from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
 from pix2pix.system.light_webdataset import import_webdataset
 
@@ -87,7 +88,7 @@ def _faults(task: CheckTask, keys: list[str], count: Callable[[], None]) -> Iter
         yield Fault(shard.name, "is missing")
     except OSError as error:
         yield Fault(shard.name, f"cannot be read: {error.strerror}")
-    except UserError:  # by tar_members
+    except UserError:  # by tar_files
         yield Fault(shard.name, "is cut short, or no plain tar")
 
 
@@ -140,9 +141,13 @@ def _by_webdataset(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
     """Key and members of each sample, as far as they are adjacent; raises UserError."""
-    members = ((*key_and_kind(name), offset, size) for name, offset, size in tar_members(path))
+    files = tar_files(path)
+    members = ((*key_and_kind(name), offset, size) for name, offset, size in files)
     for key, group in groupby(members, itemgetter(0)):
-        yield key, [(kind, offset, size) for _, kind, offset, size in group]
+        yield (
+            key.decode(errors="replace"),
+            [(kind, offset, size) for _, kind, offset, size in group],
+        )
 
 
 def _problems(

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
 from data_prep.photos import Photo, Source, read_photo
 from data_prep.resize import RESIZER
-from pix2pix.data.shards import COLOR, GRAY, Shard
+from pix2pix.data.index import COLOR, GRAY
+from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
 from pix2pix.system.durable import aside, publish, publish_aside
@@ -238,4 +239,5 @@ def _sample(index: int, photo: Photo, pair: Pair) -> dict[str, Any]:
 
 
 def _to_json(sidecar: Sidecar) -> bytes:
-    return (json.dumps(asdict(sidecar), sort_keys=True) + "\n").encode()
+    content = asdict(sidecar) | {"shard": sidecar.shard.to_json()}
+    return (json.dumps(content, sort_keys=True) + "\n").encode()

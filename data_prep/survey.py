@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from data_prep.progress import Progress
+from pix2pix.data.index import PAIRS, index_shard
 from pix2pix.data.order import permutation
-from pix2pix.data.shards import Split, index_shard
+from pix2pix.data.shards import Split
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError, chroma_spread, open_photo
 from pix2pix.system.machine import num_cores
@@ -69,18 +70,16 @@ def locate(root: Path, split: Split, chosen: Sequence[tuple[int, int]]) -> list[
     for shard in sorted({shard for shard, _ in chosen}):
         entry = split.shards[shard]
         tables[shard] = index_shard(root / entry.name)
-        if len(tables[shard].keys) != entry.num_samples:
+        if tables[shard].num_samples != entry.num_samples:
             raise UserError(
-                f"the shard {root / entry.name} has {len(tables[shard].keys)} samples, the "
+                f"the shard {root / entry.name} has {tables[shard].num_samples} samples, the "
                 f"manifest says {entry.num_samples}; copy it again, or make it again"
             )
     samples = []
     for shard, index in chosen:
         table = tables[shard]
-        places = (
-            (int(p[index][0]), int(p[index][1])) for p in (table.gray, table.color, table.metadata)
-        )
-        samples.append(Sample(root / split.shards[shard].name, table.keys[index], *places))
+        places = (table.place(member, index) for member in PAIRS)
+        samples.append(Sample(root / split.shards[shard].name, table.key(index), *places))
     return samples
 
 

@@ -25,8 +25,9 @@ from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import TrainMicroBatches, crop_size
+from pix2pix.data.index import index_shard
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import ShardIndex, index_shard, open_split
+from pix2pix.data.shards import open_split
 from pix2pix.data.stream import AHEAD, BatchStream
 from pix2pix.system.machine import keep_freed_memory, num_cores
 
@@ -81,11 +82,12 @@ def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
     pairs: list[tuple[bytes, bytes]] = []
     for shard in reader.split.shards:
         path = reader.root / shard.name
-        table: ShardIndex = index_shard(path)
+        table = index_shard(path)
         with path.open("rb") as file:
-            for key, *places in zip(table.keys, table.gray, table.color, strict=True):
-                gray, color = (os.pread(file.fileno(), *place.tolist()[::-1]) for place in places)
-                (pictures / f"{key}.jpg").write_bytes(color)
+            for sample in range(table.num_samples):
+                places = (table.place(member, sample) for member in ("gray", "color"))
+                gray, color = (os.pread(file.fileno(), size, offset) for offset, size in places)
+                (pictures / f"{table.key(sample)}.jpg").write_bytes(color)
                 if len(pairs) < _MOST_DECODED:
                     pairs.append((gray, color))
     return pairs

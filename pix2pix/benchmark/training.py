@@ -11,7 +11,7 @@ from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.cli.command_line import parse
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch, TrainMicroBatches
-from pix2pix.data.preflight import CROP_OF_SHORT_SIDE
+from pix2pix.data.shards import CROP_OF_SHORT_SIDE
 from pix2pix.training.trainer import Trainer
 
 _SYNTHETIC_PHOTOS = 48

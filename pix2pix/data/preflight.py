@@ -5,11 +5,8 @@ import shutil
 from pathlib import Path
 
 from pix2pix.config import TrainConfig
-from pix2pix.data.shards import Split
+from pix2pix.data.shards import CROP_OF_SHORT_SIDE, Split
 from pix2pix.errors import UserError
-
-# Published preprocessing: enlarge to 286, crop 256 at random (Isola et al. 2017, section 6.2).
-CROP_OF_SHORT_SIDE = 256 / 286
 
 
 def check_training(config: TrainConfig, train: Split, world_size: int, on_cpu: bool) -> TrainConfig:

@@ -6,13 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from pix2pix.data.shards import ShardIndex, Split, index_shard
+from pix2pix.data.index import ShardIndex, index_shard
+from pix2pix.data.shards import Split
 from pix2pix.errors import UserError
 
 # A window holds 16 shards; at its edge two windows are read, with room to spare.
@@ -35,12 +34,12 @@ class ShardReader:
 
     def name(self, shard: int, index: int) -> str:
         """ "SHARD/KEY" of one sample."""
-        return f"{self.split.shards[shard].name}/{self._open(shard)[1].keys[index]}"
+        return f"{self.split.shards[shard].name}/{self._open(shard)[1].key(index)}"
 
     def source(self, shard: int, index: int) -> tuple[str, str]:
         """Name "SHARD/KEY" of one sample and the photograph it was made of; "" if nobody knows."""
         file, table = self._open(shard)
-        offset, size = table.metadata[index].tolist()
+        offset, size = table.place("metadata", index)
         try:
             metadata = json.loads(os.pread(file.fileno(), size, offset) or b"{}")
             return self.name(shard, index), str(metadata.get("source", ""))
@@ -55,8 +54,8 @@ class ShardReader:
         file, table = self._open(shard)
         name = self.name(shard, index)
         try:
-            gray = _decode(file.fileno(), table.gray[index], ImageReadMode.GRAY)
-            color = _decode(file.fileno(), table.color[index], ImageReadMode.RGB)
+            gray = _decode(file.fileno(), table.place("gray", index), ImageReadMode.GRAY)
+            color = _decode(file.fileno(), table.place("color", index), ImageReadMode.RGB)
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -75,7 +74,7 @@ class ShardReader:
             raise UserError(f"can't read shard {path}: {error.strerror}") from error
 
 
-def _decode(descriptor: int, place: NDArray[np.int64], mode: ImageReadMode) -> Tensor:
-    offset, size = place.tolist()
+def _decode(descriptor: int, place: tuple[int, int], mode: ImageReadMode) -> Tensor:
+    offset, size = place
     data = bytearray(os.pread(descriptor, size, offset))
     return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=mode)

@@ -14,9 +14,10 @@ from pix2pix.data.batches import (
     resize,
     training_view,
 )
+from pix2pix.data.index import index_shard
 from pix2pix.data.preflight import check_image_size, crop_size
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import index_shard, open_split
+from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from pix2pix.model.color import ColorSpace
 from tests.small_training import tiny_config
@@ -99,7 +100,7 @@ def test_evaluation_cuts_the_center_square_in_manifest_order(reader):
     assert keys == [
         f"{shard.name}/{key}"
         for shard in reader.split.shards
-        for key in index_shard(reader.root / shard.name).keys
+        for key in index_shard(reader.root / shard.name).names
     ]
     _, _, color = reader.read(0, 0)
     left = round((color.shape[2] - 72) / 2)

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from data_prep.photos import MAX_BYTES
-from pix2pix.data.shards import index_shard, open_split
+from pix2pix.data.index import index_shard
+from pix2pix.data.shards import open_split
 from tests.photographs import colorful, encoded, grayish
 
 
@@ -93,7 +94,7 @@ def make(photos: Path, out: Path) -> list[tuple[str, str]]:
     rejects = [json.loads(line) for line in (out / "rejected.jsonl").open()]
     assert split.rejected == Counter(reject["reason"] for reject in rejects)
     assert all(f"{count} {reason}" in ended.stdout for reason, count in split.rejected.items())
-    keys = [key for shard in split.shards for key in index_shard(out / shard.name).keys]
+    keys = [key for shard in split.shards for key in index_shard(out / shard.name).names]
     assert len(keys) == split.num_samples
     assert split.num_samples + len(rejects) == split.prep["num_photos"]
     return sorted((reject["source"], reject["reason"]) for reject in rejects)

@@ -16,7 +16,7 @@ from data_prep.preview import (
     pair_place,
     preview,
 )
-from pix2pix.data.shards import index_shard
+from pix2pix.data.index import index_shard
 from pix2pix.errors import UserError
 from tests.photographs import encoded
 
@@ -39,7 +39,7 @@ def four_colors(tmp_path_factory) -> tuple[Path, list[tuple[int, int, int]]]:
     out = folder / "shards"
     flags = {"short_side": 48, "samples_per_shard": 2, "num_workers": 1}
     make_shards(MakeShardsOptions(photos=folder, out=out, split="train", **flags))
-    keys = [key for shard in sorted(out.glob("*.tar")) for key in index_shard(shard).keys]
+    keys = [key for shard in sorted(out.glob("*.tar")) for key in index_shard(shard).names]
     return out, [colors[key] for key in keys]
 
 

@@ -18,8 +18,9 @@ from data_prep.photos import FolderSource
 from data_prep.progress import Progress
 from data_prep.shard_file import read_sidecar
 from data_prep.writer import write_splits
+from pix2pix.data.index import index_shard
 from pix2pix.data.order import permutation
-from pix2pix.data.shards import index_shard, open_split, read_manifest
+from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.errors import UserError
 from tests.photographs import encoded, grayish, write_folder
 from tests.shard_runs import (
@@ -57,7 +58,7 @@ def test_every_photograph_is_in_one_shard_or_among_the_rejects(
 def test_shard_i_is_slice_i_of_the_seeded_permutation(clean_run: Path) -> None:
     order = permutation(NUM_PHOTOS, 0, "train")
     for number, shard in enumerate(open_split(clean_run, "train").shards):
-        keys = [int(key) for key in index_shard(clean_run / shard.name).keys]
+        keys = [int(key) for key in index_shard(clean_run / shard.name).names]
         wanted = order[5 * number : 5 * number + 5].tolist()
         assert keys == [index for index in wanted if index in keys]
         assert len(keys) == shard.num_samples <= 5
@@ -101,13 +102,13 @@ def test_plain_webdataset_reads_every_sample(clean_run: Path) -> None:
         assert color.size == gray.size == (60, 48)
         assert np.abs(np.asarray(color.convert("L"), int) - np.asarray(gray, int)).mean() < 1
         keys.append(sample["__key__"])
-    assert keys == [key for url in urls for key in index_shard(Path(url)).keys]
+    assert keys == [key for url in urls for key in index_shard(Path(url)).names]
     assert len(set(keys)) == NUM_COLOR
 
 
 def test_other_seeds_give_other_shards(clean_run: Path, photos: Path, tmp_path: Path) -> None:
     write(plans_for(photos, tmp_path, seed=1))
-    first, second = (index_shard(out / "train-000000.tar").keys for out in (clean_run, tmp_path))
+    first, second = (index_shard(out / "train-000000.tar").names for out in (clean_run, tmp_path))
     assert set(first) != set(second)
 
 
@@ -228,7 +229,7 @@ def test_val_fraction_cuts_off_a_disjoint_split(photos: Path, tmp_path: Path) ->
         write(plans, num_workers=2 if name == "again" else 1)
         for split in ("train", "val"):
             shards = open_split(out, split).shards
-            keys[name, split] = {k for s in shards for k in index_shard(out / s.name).keys}
+            keys[name, split] = {k for s in shards for k in index_shard(out / s.name).names}
     assert contents(tmp_path / "once") == contents(tmp_path / "again")
     train, val = keys["once", "train"], keys["once", "val"]
     assert not train & val

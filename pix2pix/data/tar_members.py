@@ -63,7 +63,8 @@ def members(descriptor: int) -> Iterator[Member]:
         if ended:
             continue
         if not is_header(header):
-            raise DamagedTarError(f"no header at byte {start:,}, where one should be")
+            cut = ": it is cut short" if len(header) < BLOCK else ""
+            raise DamagedTarError(f"no header at byte {start:,}, where one should be{cut}")
         kind = header[156:157].replace(b"\0", b"0")
         size = _size(header, extended, start)
         if kind == _SPARSE:

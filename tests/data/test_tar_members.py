@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.photos import MAX_BYTES
-from data_prep.tar_members import DamagedTarError, Member, is_header, members
+from pix2pix.data.tar_members import DamagedTarError, Member, is_header, members
 
 END = bytes(1024)
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
