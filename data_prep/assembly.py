@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.shard_file import Reject, Sidecar
+from pix2pix.data.index import index_path, index_shard, write_index
 from pix2pix.data.shards import (
     MANIFEST,
     Manifest,
@@ -40,7 +41,7 @@ def is_published(root: Path, split: str, manifest: Manifest) -> bool:
 
 
 def publish_splits(root: Path, made: Mapping[str, Sequence[Sidecar]], manifest: Manifest) -> None:
-    """Write rejected.jsonl, then the manifest: `manifest`, which is that of `root`, and `made`.
+    """Write rejected.jsonl if any is, then the manifest: `manifest`, that of `root`, and `made`.
 
     made: by split, the sidecars of all its shards in order. Raises UserError where every photograph
     of a split was rejected.
@@ -53,8 +54,12 @@ def publish_splits(root: Path, made: Mapping[str, Sequence[Sidecar]], manifest: 
         rejects.sort(key=lambda reject: os.fsencode(reject.source))
         lines += [_reject_line(split, reject) for reject in rejects]
     lines.sort(key=lambda line: json.loads(line)["split"])  # stable: within a split by source
-    publish(root / REJECTED, "".join(lines).encode())
+    if lines:
+        publish(root / REJECTED, "".join(lines).encode())
+    else:
+        (root / REJECTED).unlink(missing_ok=True)
     for split in made:
+        _write_missing_indexes(root, splits[split])
         if not splits[split].num_samples:
             raise UserError(
                 f"no photograph is left for the split '{split}': "
@@ -73,6 +78,14 @@ def _assemble(split: str, sidecars: Sequence[Sidecar]) -> Split:
     shards = tuple(sidecar.shard for sidecar in sidecars if sidecar.shard.num_samples)
     reasons = sum((sidecar.reasons for sidecar in sidecars), Counter[str]())
     return Split(split, shards, asdict(sidecars[0].prep), dict(sorted(reasons.items())))
+
+
+def _write_missing_indexes(root: Path, split: Split) -> None:
+    """Index the shards of `split` whose index got lost, on the way from another machine perhaps."""
+    for shard in split.shards:
+        path = index_path(root, shard.name)
+        if not path.exists():
+            write_index(path, index_shard(root / shard.name, shard.sha256))
 
 
 def _rejected_so_far(root: Path) -> list[str]:

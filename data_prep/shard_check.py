@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
-from pix2pix.data.index import COLOR, GRAY, key_and_kind, tar_files
+from pix2pix.data.index import (
+    COLOR,
+    GRAY,
+    index_bytes,
+    index_path,
+    index_shard,
+    key_and_kind,
+    read_index,
+    tar_files,
+)
 from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
 from pix2pix.system.light_webdataset import import_webdataset
@@ -80,6 +89,7 @@ def _faults(task: CheckTask, keys: list[str], count: Callable[[], None]) -> Iter
                 for problem in _problems(file.fileno(), key, members, task, proof):
                     yield Fault(shard.name, problem, key)
                 count()
+        yield from (Fault(shard.name, problem) for problem in _problems_of_index(task, path))
         if proof is not None:
             yield from (Fault(shard.name, problem) for problem in proof.end())
         if len(keys) != shard.num_samples:
@@ -148,6 +158,19 @@ def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
             key.decode(errors="replace"),
             [(kind, offset, size) for _, kind, offset, size in group],
         )
+
+
+def _problems_of_index(task: CheckTask, path: Path) -> Iterator[str]:
+    """What is wrong with the index beside the shard; readers make one where there is none."""
+    file = index_path(task.root, task.shard.name)
+    try:
+        found = read_index(file)
+        if index_bytes(found) != index_bytes(index_shard(path, task.shard.sha256)):
+            yield f"{file.name} is the index of something else"
+    except FileNotFoundError:
+        return
+    except UserError as error:
+        yield str(error)
 
 
 def _problems(

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
 from data_prep.photos import Photo, Source, read_photo
 from data_prep.resize import RESIZER
-from pix2pix.data.index import COLOR, GRAY
+from pix2pix.data.index import COLOR, GRAY, METADATA, index_path, index_shard, write_index
 from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
@@ -90,6 +90,11 @@ class ShardTask:
         return self.root / shard_name(self.split, self.index)
 
     @property
+    def index_file(self) -> Path:
+        """Where the shard's index goes."""
+        return index_path(self.root, self.tar.name)
+
+    @property
     def sidecar(self) -> Path:
         """Where the sidecar goes."""
         return self.tar.with_suffix(".json")
@@ -101,16 +106,18 @@ def shard_name(split: str, index: int) -> str:
 
 
 def make_shard(task: ShardTask, count: Callable[[], None]) -> None:
-    """Write the tar and, once that is durable, the sidecar; `count` is called per photograph.
+    """Write index and tar and, once they are durable, the sidecar.
 
-    Memory is one photograph's. The bytes depend on the task alone. Raises UserError where the disk
-    is full or will not have it; nothing half-written remains.
+    `count` is called per photograph. Memory is one photograph's. The bytes depend on the task
+    alone. Raises UserError where the disk is full or will not have it; nothing half-written
+    remains.
     """
     keep_freed_memory()
     with disk_errors(task.root):
         try:
             sidecar = _write_tar(task, count)
             if sidecar.shard.num_samples:
+                write_index(task.index_file, index_shard(aside(task.tar), sidecar.shard.sha256))
                 publish_aside(task.tar)
             publish(task.sidecar, _to_json(sidecar))
         finally:
@@ -152,7 +159,7 @@ def tell_earlier_writer(root: Path, split: str) -> str:
     return (
         f"{root} holds a split '{split}' that an earlier version began: it wrote other bytes, and "
         f"the two do not mix. Remove its files and run the same command again, from the start:\n"
-        f"    rm -f {root}/{split}-*.tar {root}/{split}-*.json"
+        f"    rm -f {root}/{split}-*.tar {root}/{split}-*.json {root}/{split}-*.index.npz"
     )
 
 
@@ -234,7 +241,7 @@ def _sample(index: int, photo: Photo, pair: Pair) -> dict[str, Any]:
         "__key__": f"{index:09d}",
         GRAY: pair.gray_jpeg,
         COLOR: pair.color_jpeg,
-        "json": json.dumps(metadata).encode(),
+        METADATA: json.dumps(metadata).encode(),
     }
 
 

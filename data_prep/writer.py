@@ -161,7 +161,7 @@ def _prep_so_far(plan: SplitPlan, manifest: Manifest) -> dict[str, object] | Non
 
 def _clean(root: Path, tasks: Iterable[ShardTask], is_whole: bool) -> None:
     """Remove what a killed run of the same tasks was in the middle of writing, no other's."""
-    names = {name for task in tasks for name in (task.tar.name, task.sidecar.name)}
+    names = {path.name for task in tasks for path in (task.tar, task.index_file, task.sidecar)}
     names |= {MANIFEST, REJECTED} if is_whole else set()
     for file, name in leftovers(root):
         if name in names:

@@ -60,8 +60,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def as_earlier_version(folder: Path) -> None:
     """Make shards of `folder` what the version before webdataset's writer made: tars, sidecars.
 
-    Its members came in another order, a tar ended after two blocks of zeros, no writer was named.
+    Its members came in another order, a tar ended after two blocks of zeros and had no index, no
+    writer was named.
     """
+    for path in folder.glob("*.index.npz"):
+        path.unlink()
     shards = {path.name: _as_earlier_tar(path) for path in folder.glob("*.tar")}
     for path in folder.glob("*.json"):
         content = json.loads(path.read_text())

@@ -18,7 +18,7 @@ from data_prep.photos import FolderSource
 from data_prep.progress import Progress
 from data_prep.shard_file import read_sidecar
 from data_prep.writer import write_splits
-from pix2pix.data.index import index_shard
+from pix2pix.data.index import index_bytes, index_path, index_shard, read_index
 from pix2pix.data.order import permutation
 from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.errors import UserError
@@ -73,6 +73,35 @@ def test_the_manifest_says_what_the_shards_are(clean_run: Path) -> None:
         data = (clean_run / shard.name).read_bytes()
         assert shard.bytes == len(data)
         assert shard.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_finished_folder_holds_an_index_of_each_shard(clean_run: Path) -> None:
+    shards = open_split(clean_run, "train").shards
+    for shard in shards:
+        index = read_index(index_path(clean_run, shard.name))
+        expected = index_shard(clean_run / shard.name, shard.sha256)
+        assert index_bytes(index) == index_bytes(expected)
+    names = {path.name for path in clean_run.iterdir() if ".lock" not in path.name}
+    made = {shard.name.removesuffix(".tar") for shard in shards}
+    each = {f"{name}{end}" for name in made for end in (".tar", ".json", ".index.npz")}
+    assert names == each | {"manifest.json", "rejected.jsonl"}
+
+
+def test_a_lost_index_is_made_again_with_the_manifest(
+    clean_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_run, out)
+    (out / "train-000001.index.npz").unlink()
+    (out / "manifest.json").unlink()
+    assert write(plans_for(photos, out)) == 0
+    assert contents(out) == contents(clean_run)
+
+
+def test_where_nothing_is_rejected_there_is_no_list_of_rejects(tmp_path: Path) -> None:
+    write(plans_for(write_folder(tmp_path / "photos", 4), tmp_path / "out"))
+    assert "manifest.json" in contents(tmp_path / "out")
+    assert "rejected.jsonl" not in contents(tmp_path / "out")
 
 
 def test_members_carry_no_time_and_no_owner(clean_run: Path) -> None:
