@@ -5,13 +5,11 @@ from io import BytesIO
 
 from PIL import Image
 
-from data_prep.resize import resize
 from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_reduced
+from pix2pix.photos.resize import HEADROOM, picture_size, resize
 
 JPEG_QUALITY = 95
 _FULL_CHROMA = 0  # libjpeg's 4:4:4: chroma is what the network learns
-# A large JPEG is decoded at a fraction that keeps twice the pixels wanted, for the filter.
-HEADROOM = 2
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,6 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
         photo_width=width,
         photo_height=height,
     )
-
-
-def picture_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(width, height) of the pictures made of a photograph."""
-    scale = short_side / min(width, height)
-    return max(short_side, round(width * scale)), max(short_side, round(height * scale))
 
 
 def _encode(picture: Image.Image) -> bytes:

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
 from data_prep.photos import Photo, Source, read_photo
-from data_prep.resize import RESIZER
 from pix2pix.data.index import COLOR, GRAY, METADATA, index_path, index_shard, write_index
 from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
+from pix2pix.photos.resize import RESIZER
 from pix2pix.system.durable import aside, publish, publish_aside
 from pix2pix.system.light_webdataset import import_webdataset
 from pix2pix.system.machine import keep_freed_memory

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from data_prep.pairs import PairSettings, make_pair
 from data_prep.photos import FolderSource, Photo, digest_photos
-from data_prep.resize import RESIZER
 from data_prep.shard_file import Prep, ShardTask, make_shard
 from data_prep.workers import work_in_parallel
 from pix2pix.benchmark.codecs import codec_rate, psnr_of_path
@@ -34,6 +33,7 @@ from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import spread
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
+from pix2pix.photos.resize import RESIZER
 from pix2pix.system.machine import num_cores, peak_memory
 
 _SETTINGS = PairSettings(short_side=286, min_short_side=256, min_chroma=4.0)  # make_shards' own

@@ -12,16 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
 
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
+from pix2pix.system.urls import unsafe_url
 
 FORMAT = "pix2pix-shards"
 VERSION = 1  # of a folder of prepared shards
 VERSION_WITH_URLS = 2  # of one that names shards elsewhere, or shards that others made
 MANIFEST = "manifest.json"
-SCHEMES = ("http", "https", "s3", "gs", "az", "hf")
 
 # Published preprocessing: enlarge to 286, crop 256 at random (Isola et al. 2017, section 6.2).
 CROP_OF_SHORT_SIDE = 256 / 286
@@ -38,7 +37,7 @@ class Shard:
     """One tar file: name, number of samples, size in bytes, SHA-256 in hex.
 
     name: unique in its manifest, without a slash; its index is NAME.index.npz.
-    url: where the tar lies: an absolute URL (`SCHEMES`), or a path relative to the manifest; None:
+    url: where the tar lies: an absolute URL (`system.urls.SCHEMES`), or a path relative to the manifest; None:
         under its name, beside the manifest.
     index_sha256: of the index, where that decides which samples the shard has.
     """
@@ -172,26 +171,6 @@ def parse_manifest(content: object, path: str, mend: str) -> Manifest:
             if reason:
                 raise UserError(f"{path} names a shard that is not opened: {reason}")
     return Manifest(splits)
-
-
-def unsafe_url(url: str) -> str | None:
-    """Why a manifest must not name `url`, or None: it may be a stranger's.
-
-    Nothing may run a program (`pipe:`), or reach for any file of this machine, and a URL with a
-    user or a signature would spread a secret.
-    """
-    parts = urlsplit(url)
-    if not parts.scheme and not parts.netloc and ":" not in url.partition("/")[0]:
-        return f"the absolute path {url}" if url.startswith("/") or not url else None
-    if parts.scheme not in SCHEMES or not parts.netloc:
-        allowed = ", ".join(SCHEMES)
-        return f"{url[:40]}… is neither a relative path nor a URL of {allowed}"
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if "@" in parts.netloc:
-        return f"the URL of {place} carries a user or a password"
-    if parts.query or parts.fragment or "?" in url:
-        return f"the URL of {place} carries a query or a signature"
-    return None
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
