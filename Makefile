@@ -26,6 +26,7 @@ help:
 	@echo "make bench     measure every part on this machine, ten minutes: out/bench"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
+	@echo "make lines     count lines of code: product, training core, tests"
 	@echo "make cluster   start a SLURM on this machine; make cluster-stop ends it"
 	@echo "make board     show the curves and pictures of every run in runs/"
 	@echo "make clean     remove caches and builds; environment, runs and out stay"
@@ -55,7 +56,7 @@ $(BENCHMARKS:%=bench-%): bench-%: $(VENV)/.installed-demo
 	@mkdir -p out/bench
 	$(BIN)/python scripts/benchmark.py $* --json out/bench/$*.json --plot out/bench/$*.png
 
-.PHONY: lint type
+.PHONY: lint type lines
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,6 +64,9 @@ lint: $(VENV)/.installed-dev
 
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+lines: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.lines
 
 .PHONY: cluster cluster-stop
 cluster: $(VENV)/.installed-demo

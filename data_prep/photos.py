@@ -195,7 +195,7 @@ class PackagedPhoto:
                 return path
         raise UserError(
             f"the photograph {self.file} of the package {self.package} is not installed; "
-            "pip install 'pix2pix[demo]'"
+            "pip install -e '.[demo]'"
         )
 
 

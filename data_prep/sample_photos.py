@@ -52,7 +52,7 @@ class SamplePhotosOptions:
 def write_sample_photos(options: SamplePhotosOptions) -> int:
     """Write the photographs that scikit-image and scikit-learn carry, for a first training.
 
-    What is there already is left as it is. Needs `pip install 'pix2pix[demo]'`.
+    What is there already is left as it is. Needs `pip install -e '.[demo]'`.
     """
     files = dict(_files())
     with disk_errors(options.out):

@@ -33,7 +33,7 @@ class PageOptions:
 def page(options: PageOptions) -> None:
     """Serves a web page that colors photographs, until Ctrl-C.
 
-    Needs pip install 'pix2pix[web]'. The page asks nobody for a password.
+    Needs pip install -e '.[web]'. The page asks nobody for a password.
     """
     from pix2pix.web.server import serve  # heavy: only when the work starts
 

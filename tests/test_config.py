@@ -235,16 +235,22 @@ def test_mistake_on_the_command_line_reaches_validation():
 @pytest.mark.parametrize(
     ("name", "suggested"),
     [
-        ("batch_size", "--image_size or --global_batch?"),  # other programs' names for ours
-        ("width", "--generator_width or --discriminator_width?"),
-        ("epoch", "--epochs?"),
-        ("gradient_accumulation_steps", "--grad_accumulation_steps?"),
+        ("width", "did you mean --generator_width or --discriminator_width?"),
+        ("epoch", "did you mean --epochs?"),
+        # other programs' names
+        ("batch_size", "here it is --global_batch"),
+        ("gradient_accumulation_steps", "here it is --grad_accumulation_steps"),
+        ("lr", "here it is --learning_rate"),
+        ("lambda_L1", "here it is --l1_weight"),
+        ("amp", "here it is --precision"),
+        ("resume", "nothing to give: the same command resumes"),
+        ("gpus", "the launcher decides: accelerate launch --multi_gpu --num_processes N"),
     ],
 )
 def test_other_names_of_a_flag_lead_to_it(name, suggested):
     with pytest.raises(UserError) as caught:
         parse(TrainConfig, [*FOLDERS, f"--{name}", "3"])
-    assert str(caught.value).endswith(f"did you mean {suggested}")
+    assert str(caught.value).endswith(f"; {suggested}")
 
 
 def test_help_fits_80_columns_and_gives_a_long_flag_its_own_line():

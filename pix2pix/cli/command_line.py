@@ -6,22 +6,16 @@ Every value arrives as text and is parsed by its field's type (`options.py`), fr
 
 import inspect
 import os
-import re
 import select
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
-import fire
-from fire.decorators import SetParseFn
-
+from pix2pix.cli.arguments import from_arguments, from_file
 from pix2pix.cli.help import help_text, table, wrap, written
-from pix2pix.cli.options import CONFIG, Flag, enumerate_words, flags_of, option, suggestion
+from pix2pix.cli.options import CONFIG, enumerate_words, flags_of, suggestion
 from pix2pix.errors import LostProcessError, UserError
-
-__all__ = ["Command", "Options", "help_text", "main", "option", "parse", "parse_all"]
 
 T = TypeVar("T")
 Command = Callable[..., int | None]
@@ -84,13 +78,18 @@ def parse_all(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, .
     file and a mapping in it with more of its flags, which flags and --config win over; or None.
     """
     flags = flags_of(*classes)
-    given = _from_arguments(arguments, flags | {"config": CONFIG})
-    if "config" in given and (path := CONFIG.read(*given.pop("config"))):
-        given = _from_file(path, "--config", flags) | given
+    given = from_arguments(arguments, flags | {"config": CONFIG})
+    if "config" in given:
+        path = CONFIG.read(*given.pop("config"))
+        if path is not None:
+            given = from_file(path, "--config", flags) | given
     for options in classes:
         preset_of = getattr(options, "preset_of", None)
-        if preset_of and (place := preset_of({name: raw for name, (raw, _) in given.items()})):
-            given = _from_file(place[0], "--presets", flags_of(options), place[1]) | given
+        place = preset_of and preset_of({name: raw for name, (raw, _) in given.items()})
+        if place:
+            file, section = place
+            preset = from_file(file, "--presets", flags_of(options), section)
+            given = preset | given
     values = {name: flags[name].read(raw, where) for name, (raw, where) in given.items()}
     missing = [written(flag) for flag in flags.values() if flag.required and flag.name not in given]
     if missing:
@@ -99,13 +98,6 @@ def parse_all(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, .
         options(**{name: values[name] for name in flags_of(options) if name in values})
         for options in classes
     )
-
-
-class _Given(NamedTuple):
-    """A value that somebody gave, and where it stands: the start of an error about it."""
-
-    raw: str | list[str]
-    where: str
 
 
 def _run(
@@ -130,115 +122,6 @@ def _run(
     if wants_help:
         return _print_help(help_text(*classes, program=program, intro=_intro(command)))
     return command(*parse_all(classes, arguments)) or 0
-
-
-def _from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, _Given]:
-    """argv by flag name. Fire does the grammar, with its guesses about values taken away."""
-    positional: list[str] = []
-    named: dict[str, str] = {}
-
-    @SetParseFn(str)  # or fire reads 1_000 as 1000 and n1,n2 as a tuple
-    def collect(*values: str, **texts: str) -> None:
-        positional.extend(values)
-        named.update(texts)
-
-    spelled = list(_spell_out(arguments, flags))
-    # What follows the last `--` are fire's own flags, `--interactive` for one: ours stand there, so
-    # that a user's cannot. Without another separator, a lone `-` would end the arguments.
-    fire.Fire(collect, command=[*spelled, "--", "--separator=\0"])
-
-    names = [_flag_name(argument) for argument in spelled if _is_flag(argument)]
-    _check_known(names, flags, "unknown flag ", "--")
-    for name in named:
-        if names.count(name) > 1:
-            raise UserError(f"--{name} is given {names.count(name)} times; give it once")
-    slot = next((flag.name for flag in flags.values() if flag.positional), None)
-    for value in positional:
-        if slot is None or slot in named:
-            raise UserError(f"unexpected argument '{value}'; flags are written --name value")
-        named[slot] = value
-    return {name: _Given(text, f"--{name}") for name, text in named.items()}
-
-
-def _spell_out(arguments: Sequence[str], flags: Mapping[str, Flag]) -> Iterator[str]:
-    """Writes `--dropout` as `--dropout=true`; fire would also read `--norm` as `--rm=False`."""
-    for argument, following in zip_longest(arguments, arguments[1:]):
-        name = _flag_name(argument)
-        if _is_flag(argument) and not name:
-            raise UserError(f"unexpected argument '{argument}'; flags are written --name value")
-        has_value = "=" in argument or (following is not None and not _is_flag(following))
-        if not _is_flag(argument) or has_value:
-            yield argument
-            continue
-        denied = name.removeprefix("no").removeprefix("_")
-        if name in flags and flags[name].kind is bool:
-            yield f"--{name}=true"
-        elif name not in flags and denied in flags and flags[denied].kind is bool:
-            yield f"--{denied}=false"
-        elif name in flags and following is not None:
-            raise UserError(
-                f"--{name} needs a value; write --{name}=VALUE if it begins with a dash"
-            )
-        else:
-            yield f"--{name}="  # an error, but one for those who know the flags and their types
-
-
-def _is_flag(argument: str) -> bool:
-    return re.match("--|-[a-zA-Z]", argument) is not None  # as fire decides it: -5 is a value
-
-
-def _flag_name(argument: str) -> str:
-    return argument.lstrip("-").partition("=")[0].replace("-", "_")
-
-
-def _from_file(
-    path: Path, what: str, flags: Mapping[str, Flag], section: str = ""
-) -> dict[str, _Given]:
-    """The entries of a YAML mapping as text: `precision: no` stays "no", `2e-4` stays "2e-4".
-
-    what: the file, in an error. section: the name of a mapping in the file, if it is that.
-    """
-    import yaml  # only those who give a file wait for it
-
-    try:
-        # Nodes instead of values: every scalar as it is written, with its line, repeated keys too.
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise UserError(f"{what} {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from None
-    if section:
-        pairs = root.value if isinstance(root, yaml.MappingNode) else []
-        sections = {key.value: value for key, value in pairs}
-        if section not in sections:
-            hint = suggestion(section, sections) or f"; there are: {', '.join(sections) or 'none'}"
-            raise UserError(f"{what} {path} has no {section}{hint}")
-        root = sections[section]
-    if root is None:  # nothing but comments
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{what} {path} must hold `name: value` lines, one for each flag")
-    given: dict[str, _Given] = {}
-    for key, value in root.value:
-        line = f"{path}:{key.start_mark.line + 1}:"
-        name = str(key.value).replace("-", "_")
-        _check_known([name], flags, f"{line} unknown setting ")
-        if name in given:
-            raise UserError(f"{line} {name} is given twice; give it once")
-        is_list = isinstance(value, yaml.SequenceNode)
-        items = value.value if is_list else [value]
-        if not all(isinstance(item, yaml.ScalarNode) for item in items):
-            raise UserError(f"{line} {name} takes a value, not a mapping of names to values")
-        texts = [item.value for item in items]
-        given[name] = _Given(texts if is_list else texts[0], f"{line} {name}")
-    return given
-
-
-def _check_known(names: Iterable[str], known: Iterable[str], problem: str, dash: str = "") -> None:
-    for name in names:
-        if name not in known:
-            hint = suggestion(name, known, dash) or "; --help lists every flag"
-            raise UserError(f"{problem}{dash}{name}{hint}")
 
 
 def _is_first_rank() -> bool:

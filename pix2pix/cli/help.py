@@ -31,7 +31,8 @@ def written(flag: Flag) -> str:
 
 def _explained(flag: Flag) -> str:
     note = "required" if flag.required else f"default {flag.default_text}"
-    return f"{flag.help} ({note})"
+    repeats = "; may be repeated" if flag.many == "repeats" else ""
+    return f"{flag.help} ({note}{repeats})"
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:

@@ -11,9 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pix2pix.errors import UserError
+
+Many = Literal["commas", "words", "repeats"]
+
+_SEVERAL = {
+    "commas": ", or several separated by commas",
+    "words": ", or several separated by blanks",
+    "repeats": "; the flag may be repeated",
+}
 
 
 def option(
@@ -25,12 +33,13 @@ def option(
     group: str = "",
     choices: Sequence[str] = (),
     positional: bool = False,
+    many: Many = "commas",
 ) -> Any:
     """A field of an options dataclass that is a flag `--name`; required if it has no default.
 
-    The field's type is str, int, float, bool, Path, a Literal of strings, `tuple[T, ...]` of these
-    (comma separated), or `T | None`, where `none` is written for None. The names `config` and
-    `help` are taken by every command.
+    The field's type is str, int, float, bool, Path, a Literal of strings, `tuple[T, ...]` of these,
+    or `T | None`, where `none` is written for None. The names `config` and `help` are taken by
+    every command.
 
     Args:
         default: the value when the flag is absent.
@@ -40,6 +49,9 @@ def option(
         group: the heading under which `--help` lists this flag and those after it.
         choices: the values allowed, where no Literal can say it.
         positional: the value may also stand without its flag; at most one field per dataclass.
+        many: how several values of a tuple are written. `commas`: `--sizes 1,2`. `words`: all that
+            stands before the next flag, `--photos a b`. `repeats`: `--sbatch x=1 --sbatch y=2`.
+            The last two keep commas, which are part of a value there.
     """
     details = {
         "help": help,
@@ -47,6 +59,7 @@ def option(
         "group": group,
         "choices": tuple(choices),
         "positional": positional,
+        "many": many,
     }
     return dataclasses.field(default=default, kw_only=True, metadata=details)
 
@@ -93,7 +106,7 @@ class Flag:
     name: str
     kind: type  # a key of _KINDS: what one value is
     optional: bool
-    several: bool
+    many: Many | None  # None: one value
     choices: tuple[str, ...]
     default: Any
     help: str
@@ -110,14 +123,14 @@ class Flag:
     def expected(self) -> str:
         """What a value of this flag is, in words."""
         words = enumerate_words(self.choices, "or") if self.choices else _KINDS[self.kind].expected
-        words += ", or several separated by commas" if self.several else ""
+        words += _SEVERAL[self.many] if self.many else ""
         return words + ", or none" if self.optional else words
 
     @property
     def default_text(self) -> str:
         """The default as one would write it after the flag."""
         if isinstance(self.default, tuple):
-            return ",".join(map(str, self.default))
+            return ("," if self.many == "commas" else " ").join(map(str, self.default)) or "none"
         if isinstance(self.default, float):
             return f"{self.default:g}"
         is_word = self.default is None or isinstance(self.default, bool)
@@ -129,14 +142,16 @@ class Flag:
         Raises:
             UserError: it cannot be this flag's value; the message begins with `where`.
         """
+        only = raw[0] if isinstance(raw, list) and len(raw) == 1 else raw
+        if self.optional and only in ("none", "None", "null"):
+            return None
         if isinstance(raw, list):
-            if not self.several:
+            if self.many is None:
                 raise UserError(f"{where} takes one value, not a list: {self.expected}")
             return tuple(self._read_one(text, where) for text in raw)
-        if self.optional and raw in ("none", "None", "null"):
-            return None
-        if self.several:
-            return tuple(self._read_one(text.strip(), where) for text in raw.split(","))
+        if self.many:
+            texts = raw.split(",") if self.many == "commas" else [raw]
+            return tuple(self._read_one(text.strip(), where) for text in texts)
         return self._read_one(raw, where)
 
     def _read_one(self, text: str, where: str) -> Any:
@@ -170,30 +185,32 @@ def flags_of(*classes: type) -> dict[str, Flag]:
 
 
 def _flag(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Flag:
-    optional = several = False
+    optional = False
+    many: Many | None = None
     choices = field.metadata.get("choices", ())
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         members = [member for member in typing.get_args(hint) if member is not types.NoneType]
         optional = len(members) < len(typing.get_args(hint))
         hint = members[0] if len(members) == 1 else hint
     if typing.get_origin(hint) is tuple:
-        several = True
+        many = field.metadata.get("many", "commas")
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         hint = str
     if hint not in _KINDS:
         raise TypeError(f"field {field.name}: no flag can have the type {hint}")
-    default_metavar = "|".join(choices) or _KINDS[hint].metavar + (",…" if several else "")
+    metavar = "|".join(choices) or _KINDS[hint].metavar
+    metavar = field.metadata.get("metavar") or metavar + (",…" if many == "commas" else "")
     return Flag(
         name=field.name,
         kind=hint,
         optional=optional,
-        several=several,
+        many=many,
         choices=choices,
         default=field.default,
         help=field.metadata.get("help", ""),
-        metavar=field.metadata.get("metavar") or default_metavar,
+        metavar=f"{metavar} …" if many == "words" else metavar,
         group=group,
         positional=field.metadata.get("positional", False),
     )
@@ -206,10 +223,10 @@ def enumerate_words(words: Iterable[object], joint: str) -> str:
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean --seed?`, or nothing where no known name comes near.
+    """Return `; did you mean --seed?`, or "" where no known name comes near.
 
-    A misspelt name has one near neighbor. Another program's name for the thing (`batch_size`) has
-    none, but often shares a word with ours: then up to two of those.
+    A misspelt name has one near neighbor. Another program's name for the thing may share a word
+    with ours: then up to two of those.
     """
     words = set(name.split("_"))
     near = {

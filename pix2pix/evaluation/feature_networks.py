@@ -153,5 +153,5 @@ def _not_these_weights(path: Path) -> UserError:
 def _package_missing(metric: str, package: str) -> UserError:
     return UserError(
         f"--metrics {metric}: the package {package} is missing; install what such metrics need "
-        "with: pip install 'pix2pix[metrics]'"
+        "with: pip install -e '.[metrics]'"
     )

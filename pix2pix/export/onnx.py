@@ -23,7 +23,7 @@ def require_onnx() -> None:
     absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
         raise UserError(
-            f"ONNX needs {', '.join(absent)}, not installed here: pip install 'pix2pix[onnx]'"
+            f"ONNX needs {', '.join(absent)}, not installed here: pip install -e '.[onnx]'"
         )
 
 

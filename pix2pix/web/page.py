@@ -58,7 +58,7 @@ footer { display: none !important; }
 def require_gradio() -> None:
     """Raise UserError unless Gradio is installed."""
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs Gradio, not installed here: pip install 'pix2pix[web]'")
+        raise UserError("the page needs Gradio, not installed here: pip install -e '.[web]'")
 
 
 def load_models(sources: Sequence[Path]) -> dict[str, Colorizer]:

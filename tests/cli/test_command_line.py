@@ -1,6 +1,7 @@
 """What a command line promises: text becomes typed fields, and a mistake is one clear message."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -430,3 +431,65 @@ def test_a_preset_is_checked_like_a_flag(tmp_path):
         furnished(tmp_path, "--room", "smal")
     with pytest.raises(UserError, match=r"rooms.yaml:5: unknown setting coers; did you mean cores"):
         furnished(tmp_path, "--room", "odd")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Flags of more than one value."""
+
+    photos: tuple[Path, ...] = option(help="files and folders", metavar="PATH", many="words")
+    grid: tuple[str, ...] = option((), help="points of a sweep", many="words")
+    sbatch: tuple[str, ...] = option((), help="more lines", metavar="LINE", many="repeats")
+    sizes: tuple[int, ...] | None = option(None, help="sizes", many="words")
+    seed: int = option(0, help="a number")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--photos", "a.jpg", "b,c.jpg"], {"photos": (Path("a.jpg"), Path("b,c.jpg"))}),
+        (["--photos", "a", "b", "--seed", "3"], {"photos": (Path("a"), Path("b")), "seed": 3}),
+        (["--photos=a", "b"], {"photos": (Path("a"), Path("b"))}),
+        (["--photos", "a", "--grid", "l1=1,2", "seed=0"], {"grid": ("l1=1,2", "seed=0")}),
+        (
+            ["--photos", "a", "--sbatch", "mail-type=END,FAIL", "--sbatch=--x=1"],
+            {"sbatch": ("mail-type=END,FAIL", "--x=1")},
+        ),
+        (["--photos", "a", "--sizes", "1", "-2"], {"sizes": (1, -2)}),
+        (["--photos", "a", "--sizes", "none"], {"sizes": None}),
+    ],
+)
+def test_a_flag_of_several_values_takes_words_or_repeats_and_keeps_commas(arguments, expected):
+    parsed = parse(Lists, arguments)
+    assert {name: getattr(parsed, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--photos"], "--photos needs a value: a path, or several separated by blanks"),
+        (["--photos", "--seed", "3"], "--photos needs a value; write --photos=VALUE if it begins"),
+        (["--photos", "a", "--photos", "b"], "--photos is given twice; give it once, with all of"),
+        (["--photos", "a", "--seed", "1", "--seed", "2"], "--seed is given 2 times; give it once"),
+        (["--photos", "a", "--sizes", "1", "x"], "expects a whole number such as 1000, or several"),
+        (["--photos", "a", "--sbatch", "x=1", "y=2"], "unexpected argument 'y=2'"),
+        (["--fotos", "a", "b"], "unknown flag --fotos; did you mean --photos?"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_told(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse(Lists, arguments)
+
+
+def test_a_list_in_a_file_is_a_yaml_list_or_one_value(tmp_path):
+    file = tmp_path / "lists.yaml"
+    file.write_text("photos: [a, 'b,c']\nsbatch: mail-type=END,FAIL\n")
+    parsed = parse(Lists, ["--config", str(file), "--seed", "1"])
+    assert parsed.photos == (Path("a"), Path("b,c"))
+    assert parsed.sbatch == ("mail-type=END,FAIL",)
+
+
+def test_help_tells_how_several_values_are_written():
+    text = help_text(Lists, program="p")
+    assert "--photos PATH …" in text
+    assert "may be repeated" in text
