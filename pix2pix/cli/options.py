@@ -48,7 +48,7 @@ def option(
         metavar: shown in place of the value, where there is no unit (`DIR`).
         group: the heading under which `--help` lists this flag and those after it.
         choices: the values allowed, where no Literal can say it.
-        positional: the value may also stand without its flag; at most one field per dataclass.
+        positional: the value may also stand without its flag; of several, in their order.
         many: how several values of a tuple are written. `commas`: `--sizes 1,2`. `words`: all that
             stands before the next flag, `--photos a b`. `repeats`: `--sbatch x=1 --sbatch y=2`.
             The last two keep commas, which are part of a value there.
