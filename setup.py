@@ -15,6 +15,8 @@ REQUIRED = [
     # Lanczos by SIMD, data preparation is 1.5 times as fast with it; Linux on ARM has no wheel of
     # it, and gets Pillow's.
     "cykooz-resizer>=4.0.1; platform_machine != 'aarch64'",
+    "fsspec>=2024.6",  # stores of shards: s3, gs, az, hf; comes with torch
+    "braceexpand>=0.1.7",  # names of shards by braces; comes with webdataset
     "webdataset>=1.0",  # writes shards, reads them for a proof, opens those that lie elsewhere
     "fire>=0.7",  # command lines
     "pyyaml>=6.0",  # recipes
@@ -40,11 +42,18 @@ EXTRAS = {
         "torch-fidelity>=0.3",  # the Inception that FID and KID are defined by
         "lpips>=0.1.4",  # the code and linear weights of the paper
     ],
+    "s3": ["s3fs>=2024.6"],  # shards in S3 and the like
+    "gs": ["gcsfs>=2024.6"],  # shards in Google Cloud Storage
+    "az": ["adlfs>=2024.4"],  # shards in Azure Blob Storage
     "dev": [
         "pytest>=8.0",
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time
         "playwright>=1.50",  # tests open the page in the system's Chromium
+        "s3fs>=2024.6",  # tests read shards over S3
+        "moto[s3]>=5.0",  # from a server of it on loopback
+        "flask>=3.0",  # which needs this
+        "flask-cors>=4.0",  # and this
         "torchmetrics>=1.4",  # tests check our metrics against it
         "torch-fidelity>=0.3",  # and against this
         "lpips>=0.1.4",
@@ -68,6 +77,7 @@ COMMANDS = {
     "benchmark": "pix2pix.scripts.benchmark",
     "make-shards": "data_prep.make_shards",
     "merge-shards": "data_prep.merge_shards",
+    "index-shards": "data_prep.index_shards",
     "verify-shards": "data_prep.verify_shards",
     "preview-shards": "data_prep.preview",
     "download-coco": "data_prep.download_coco",

@@ -36,6 +36,7 @@ _ADVICE = {
     "license": "a longer list of --licenses keeps more",
     "license_unknown": "--annotations does not know their licenses",
     "duplicate": "they are copies of others, byte for byte",
+    "no_picture": "--image names the member that is the picture",
 }
 
 
@@ -177,8 +178,9 @@ def report(out: Path, split: Split) -> None:
 def _describe(split: Split, num_photos: int) -> str:
     num_bytes = sum(shard.bytes for shard in split.shards)
     plural = "" if len(split.shards) == 1 else "s"
+    photographs = "photographs" if split.kind == "pairs" else "samples"
     return (
-        f"{split.name}: {split.num_samples:,} pairs of {num_photos:,} photographs "
+        f"{split.name}: {split.num_samples:,} {split.kind} of {num_photos:,} {photographs} "
         f"in {len(split.shards):,} shard{plural}, {num_bytes / 1e6:,.1f} MB; "
         f"rejected: {summarize(split.rejected)}"
     )

@@ -12,7 +12,13 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 
-from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
+from data_prep.assembly import (
+    REJECTED,
+    assemble,
+    is_published,
+    manifest_so_far,
+    publish_splits,
+)
 from data_prep.make_shards import report
 from data_prep.ownership import num_parts, own
 from data_prep.shard_file import (
@@ -79,7 +85,7 @@ def merge_splits(root: Path) -> tuple[str, ...]:
             if not all(is_published(root, name, manifest) for name in sizes):
                 made |= _collect(root, prep, sizes)
         if made:
-            publish_splits(root, made, manifest)
+            publish_splits(root, [assemble(*split) for split in made.items()], manifest)
         return tuple(made)
 
 

@@ -9,7 +9,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
+from data_prep.assembly import (
+    REJECTED,
+    assemble,
+    is_published,
+    manifest_so_far,
+    publish_splits,
+)
 from data_prep.ownership import Part, own
 from data_prep.photos import Photo, Source
 from data_prep.progress import Progress
@@ -114,7 +120,7 @@ def write_splits(
             progress.begin(num_photos - num_todo, num_photos)
             work_in_parallel(make_shard, todo, num_workers, progress.advance, worker_lock)
             if unfinished and part is None:
-                made = {plan.split: [_sidecar_of(t) for t in plan.tasks] for plan in unfinished}
+                made = [assemble(p.split, [_sidecar_of(t) for t in p.tasks]) for p in unfinished]
                 publish_splits(root, made, manifest)
             return num_todo
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pix2pix.cli.options import enumerate_words, flags_of, option, suggestion
 from pix2pix.errors import UserError
+from pix2pix.system.urls import check_places
 from pix2pix.version import __version__
 
 IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves its picture until one pixel is left
@@ -55,7 +56,12 @@ class TrainConfig:
         UserError: a value is out of its range, or two contradict each other.
     """
 
-    shards: Path = option(help="folder of shards and their manifest", metavar="DIR", group="run")
+    shards: tuple[str, ...] = option(
+        help="folders or URLs of shards, each with its manifest",
+        metavar="DIR|URL",
+        group="run",
+        many="words",
+    )
     run_dir: Path = option(help="folder of this run, new or to resume", metavar="DIR")
     init_from: Path | None = option(None, help="run whose weights to start from", metavar="DIR")
     seed: int = option(0, help="seed of order, weights and dropout")
@@ -70,6 +76,18 @@ class TrainConfig:
     image_size: int = option(256, help="side: 64, 128, 256 or 512", unit="pixels", group="data")
     global_batch: int = option(16, help="samples per step, over all ranks", unit="samples")
     window_shards: int = option(16, help="shards that mix in an epoch", unit="shards")
+    shard_weights: tuple[int, ...] | None = option(
+        None, help="how often each of --shards is seen in an epoch; none: once"
+    )
+    shards_cache: str | None = option(
+        None,
+        help="folder of each node that shards are copied to; none: URLs only, to "
+        "$PIX2PIX_CACHE, $SLURM_TMPDIR or the temporary folder",
+        metavar="DIR",
+    )
+    shards_cache_gib: float | None = option(
+        None, help="largest size of that folder; none: 80 % of what is free", unit="GiB"
+    )
     num_workers: int | None = option(
         None, help="loaders per rank; none: by cores", unit="processes"
     )
@@ -127,6 +145,7 @@ class TrainConfig:
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise UserError(f"{name} must be {words}, not {value}")
+        check_places(self.shards, self.shard_weights)
         if self.image_size not in IMAGE_SIZES:
             below = [size for size in IMAGE_SIZES if size < self.image_size][-1:]
             above = [size for size in IMAGE_SIZES if size > self.image_size][:1]
@@ -230,6 +249,10 @@ class TrainConfig:
         for name, value in values.items():
             if flags[name].kind is Path and value is not None:
                 typed[name] = Path(value)
+            if isinstance(value, list):
+                typed[name] = tuple(value)
+        if isinstance(values["shards"], str):  # an earlier version had one folder
+            typed["shards"] = (values["shards"],)
         return cls(**typed)
 
     def identity(self) -> dict[str, Any]:
@@ -280,7 +303,7 @@ _RANGES = (
     (
         "more than 0",
         lambda value: value > 0,
-        ("learning_rate", "time_limit_minutes", "collective_timeout_minutes"),
+        ("learning_rate", "time_limit_minutes", "collective_timeout_minutes", "shards_cache_gib"),
     ),
     ("from 0 to 1", lambda value: 0 <= value <= 1, ("decay_start",)),
     ("from 0 to less than 1", lambda value: 0 <= value < 1, ("beta1", "ema_decay")),

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 from pix2pix.cli.options import enumerate_words, suggestion
 from pix2pix.config import TrainConfig
+from pix2pix.data.data_set import digest_of, open_training
 from pix2pix.data.preflight import check_training
-from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.errors import UserError
+from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.system.urls import absolute
 from slurm.launch import Launch
 from slurm.options import ClusterOptions
 from slurm.records import Records
@@ -33,12 +35,10 @@ def check_run(cluster: ClusterOptions, config: TrainConfig) -> tuple[TrainConfig
 
     Raises UserError for whatever would stop the training on the nodes.
     """
-    train = open_split(config.shards, "train")
-    if "val" in read_manifest(config.shards).splits:
-        open_split(config.shards, "val")
+    train, _ = open_training(config)
     on_cpu = cluster.gpus_per_node == 0
     resolved = check_training(config, train, cluster.world_size, on_cpu)
-    changes = RunDirectory(config.run_dir).check(resolved, train.digest)
+    changes = RunDirectory(config.run_dir).check(resolved, digest_of(train))
     if config.init_from is not None:
         check_trained(config.init_from)
     return resolved, changes
@@ -95,6 +95,11 @@ def with_absolute_paths(options: T) -> T:
         for name, value in vars(options).items()
         if isinstance(value, Path)
     }
+    if isinstance(options, TrainConfig | EvaluateOptions):
+        paths["shards"] = tuple(absolute(place) for place in options.shards)
+        folder = options.shards_cache
+        if folder is not None and "$" not in folder:  # a variable is the node's to say
+            paths["shards_cache"] = os.path.abspath(os.path.expanduser(folder))
     return dataclasses.replace(options, **paths)  # type: ignore[type-var]
 
 

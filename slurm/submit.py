@@ -17,7 +17,7 @@ from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.cli.command_line import Command, Options, main
 from pix2pix.cli.options import option
 from pix2pix.config import TrainConfig
-from pix2pix.data.shards import open_split
+from pix2pix.data.data_set import open_data
 from pix2pix.errors import UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
@@ -78,7 +78,8 @@ def evaluate(cluster: ClusterOptions, options: EvaluateOptions) -> int:
     """Measure a trained run on a cluster; with the flags of scripts/evaluate.py."""
     options = with_absolute_paths(options)
     check_trained(options.run_dir)
-    open_split(options.shards, options.split)
+    image_size = RunDirectory(options.run_dir).read_config().image_size
+    open_data(options.shards, options.split, image_size)
     run = RunDirectory(options.run_dir)
     launch = _launch(cluster, f"{run.root.name}-evaluate", run.jobs / "evaluate", run.snapshots)
     facts = {"evaluate": _texts(options)}

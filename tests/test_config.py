@@ -17,7 +17,7 @@ FOLDERS = ["--shards", "shards", "--run_dir", "run"]
 
 
 def config(**values: Any) -> TrainConfig:
-    return TrainConfig(shards=Path("shards"), run_dir=Path("run"), **values)
+    return TrainConfig(shards=("shards",), run_dir=Path("run"), **values)
 
 
 def refusal(**values: Any) -> str:
@@ -30,7 +30,8 @@ def test_flags_of_a_training_are_these():
     assert [field.name for field in dataclasses.fields(TrainConfig)] == [
         *["shards", "run_dir", "init_from", "seed", "time_limit_minutes"],
         *["collective_timeout_minutes", "max_skipped_steps"],
-        *["image_size", "global_batch", "window_shards", "num_workers"],
+        *["image_size", "global_batch", "window_shards"],
+        *["shard_weights", "shards_cache", "shards_cache_gib", "num_workers"],
         *["color_space", "norm", "dropout", "generator_width", "discriminator_width"],
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
         *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps", "compile"],
@@ -202,6 +203,7 @@ def test_differences_part_what_binds_a_run_from_what_may_change():
 def test_identity_is_all_that_decides_the_numbers_of_a_step():
     free = {
         *["shards", "run_dir", "init_from", "time_limit_minutes", "num_workers"],
+        *["shard_weights", "shards_cache", "shards_cache_gib"],  # weights: with the shards' digest
         *["collective_timeout_minutes", "max_skipped_steps"],
         *["total_steps", "epochs", "decay_start"],
         *["precision", "grad_accumulation_steps", "compile"],

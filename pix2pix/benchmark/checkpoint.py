@@ -197,7 +197,7 @@ def _seconds_to_step(step: int, options: CheckpointOptions, folder: Path) -> flo
 
 def _config(options: CheckpointOptions, folder: Path) -> TrainConfig:
     return TrainConfig(
-        shards=folder / "shards",
+        shards=(str(folder / "shards"),),
         run_dir=folder / "run",
         global_batch=options.num_processes,
         image_size=options.image_size,

@@ -48,7 +48,7 @@ def _configure(options: EndToEndOptions, folder: Path, device: torch.device) -> 
         batch_size = _BATCH.get(device.type)
     config = configure(
         options.recipe,
-        shards=options.shards or folder / "shards",
+        shards=(str(options.shards or folder / "shards"),),
         run_dir=folder / "run",
         global_batch=batch_size,
         image_size=options.image_size,
@@ -84,8 +84,8 @@ def _train(
         **parts(total, seconds_before + turns.first_step_at - began, turns),
         **(_quality(trainer) if options.num_samples else {}),
         "num_samples": plan.total_steps * config.global_batch,
-        "num_train_photos": trainer.train.split.num_samples,
-        "num_val_photos": trainer.validation.split.num_samples if trainer.validation else 0,
+        "num_train_photos": trainer.train.num_samples,
+        "num_val_photos": trainer.validation.num_samples if trainer.validation else 0,
         "batch_size": config.global_batch,
         "image_size": config.image_size,
         "width": config.generator_width,

@@ -24,13 +24,14 @@ from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
 from pix2pix.config import TrainConfig
-from pix2pix.data.batches import TrainMicroBatches, crop_size
+from pix2pix.data.batches import TrainMicroBatches, train_side
+from pix2pix.data.data_set import open_data
 from pix2pix.data.index import index_shard
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.data.stream import AHEAD, BatchStream
 from pix2pix.system.machine import keep_freed_memory, num_cores
 
+_IMAGE_SIZE = 256  # pixels
 _SYNTHETIC_PHOTOS = 48
 _MOST_DECODED = 1000  # pairs of JPEGs held in memory: 60 MB
 
@@ -41,9 +42,9 @@ def measure(options: LoaderOptions) -> Figures:
     with TemporaryDirectory(prefix="loader-") as folder:
         shards, pictures = Path(folder, "shards"), Path(folder, "pictures")
         _prepare(options, Path(folder, "photos"), shards)
-        reader = ShardReader(shards, open_split(shards, "train"))
+        reader = ShardReader(open_data([str(shards)], "train", _IMAGE_SIZE), _IMAGE_SIZE)
         pairs = _unpack(reader, pictures)
-        side = crop_size(reader.split.short_side)
+        side = train_side(reader)
         sides = {
             "ours": lambda: _ours(reader, options, workers),
             "bound": lambda: _decode_only(pairs, options, workers),
@@ -66,7 +67,7 @@ def measure(options: LoaderOptions) -> Figures:
         "classic_spread": timings["classic"].spread,
         "num_workers": workers,
         "batch_size": options.batch_size,
-        "photos": f"{options.photos or 'synthetic'}, {reader.split.num_samples} of them",
+        "photos": f"{options.photos or 'synthetic'}, {reader.num_samples} of them",
     }
 
 
@@ -80,8 +81,8 @@ def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
     """Each color picture as a file of its own; gray and color JPEGs of some, in memory."""
     pictures.mkdir()
     pairs: list[tuple[bytes, bytes]] = []
-    for shard in reader.split.shards:
-        path = reader.root / shard.name
+    for data, shard in reader.shards:
+        path = data.tar(shard)
         table = index_shard(path)
         with path.open("rb") as file:
             for sample in range(table.num_samples):
@@ -94,7 +95,7 @@ def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
 
 
 def _ours(reader: ShardReader, options: LoaderOptions, workers: int) -> float:
-    config = TrainConfig(shards=Path(), run_dir=Path(), global_batch=options.batch_size)
+    config = TrainConfig(shards=(".",), run_dir=Path(), global_batch=options.batch_size)
     micro_batches = TrainMicroBatches(reader, config, rank=0, world_size=1)
     device = torch.device("cpu")
     with BatchStream(micro_batches, range(options.num_batches), device, workers) as stream:

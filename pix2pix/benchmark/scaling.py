@@ -69,7 +69,7 @@ def measure(options: ScalingOptions) -> tuple[Figures, str | None]:
         worlds = {}
         for count in counts:
             config = configure(
-                shards=shards,
+                shards=(str(shards),),
                 run_dir=Path(name, f"run{count}"),
                 global_batch=count * batch_size,
                 image_size=options.image_size,

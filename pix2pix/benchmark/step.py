@@ -71,7 +71,7 @@ def measure(options: StepOptions, distributed: Distributed) -> Figures:
 
 def _our_step(options: StepOptions, precision: str, device: torch.device) -> Callable[[], object]:
     config = TrainConfig(
-        shards=Path(),
+        shards=(".",),
         run_dir=Path(),
         image_size=options.image_size,
         global_batch=options.batch_size,

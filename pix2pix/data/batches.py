@@ -122,6 +122,10 @@ class NumberedBatches(Dataset[Batch]):
         """Return the samples of batch `number` and how each is cropped; reads nothing."""
         raise NotImplementedError
 
+    def square_side(self, shard: int) -> int:
+        """Side of the squares that are cropped from a shard's pictures, in those pictures."""
+        raise NotImplementedError
+
     def num_bytes(self, number: int) -> int:
         """Bytes of the pixels of batch `number`."""
         return len(self.crops(number)) * self.side**2 * 4
@@ -146,14 +150,29 @@ class NumberedBatches(Dataset[Batch]):
 
     def _read(self, crop: Crop, gray: Bytes, color: Bytes) -> str:
         """Decode a sample, write its square to gray [S, S, 1] and color [S, S, 3]; its name."""
-        key, *pictures = self.reader.read(crop.shard, crop.index)
-        height, width = pictures[0].shape[1:]
-        y, x = round(crop.top * (height - self.side)), round(crop.left * (width - self.side))
-        if y < 0 or x < 0:
-            raise UserError(f"broken sample {key}: {width}×{height} px, side {self.side} expected")
-        for square, picture in zip((gray, color), pictures, strict=True):
-            square[:] = picture.permute(1, 2, 0).numpy()[y : y + self.side, x : x + self.side]
+        side = self.square_side(crop.shard)
+        key, *squares = self.reader.square(crop.shard, crop.index, side, crop.top, crop.left)
+        for target, square in zip((gray, color), squares, strict=True):
+            target[:] = square if side == self.side else _resized(square, self.side)
         return key
+
+
+def common_side(sides: Sequence[int], image_size: int) -> int:
+    """Side of a batch's squares, from those of each data set.
+
+    Where they differ, workers reduce each to `image_size`, once; else the device does.
+    """
+    return sides[0] if len(set(sides)) == 1 else image_size
+
+
+def train_side(reader: ShardReader) -> int:
+    """Side of a training's batches."""
+    return common_side([crop_size(side) for side in reader.short_sides], reader.image_size)
+
+
+def _resized(square: Bytes, side: int) -> Bytes:
+    pixels = torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)
+    return resize(pixels[None], side)[0].permute(1, 2, 0).numpy()
 
 
 def _squares(pixels: Bytes, number: int, side: int) -> tuple[Bytes, Bytes]:
@@ -173,9 +192,13 @@ class TrainMicroBatches(NumberedBatches):
         self.config = config
         self.rank = rank
         self.world_size = world_size
-        counts = reader.split.sample_counts
-        self.order = SampleOrder(counts, config.seed, config.window_shards)
-        self.side = crop_size(reader.split.short_side)
+        self.entries = weighted_shards(reader.weights)
+        self.order = training_order(reader, config)
+        self.side = train_side(reader)
+
+    def square_side(self, shard: int) -> int:
+        """Side of the training crop of a shard's pictures."""
+        return crop_size(self.reader.short_side(shard))
 
     def crops(self, number: int) -> list[Crop]:
         """Return the samples of micro-batch `number` and how each is cropped and mirrored."""
@@ -193,10 +216,30 @@ class TrainMicroBatches(NumberedBatches):
         rows = zip(
             samples.epoch.tolist(), samples.shard.tolist(), samples.index.tolist(), strict=True
         )
-        return [
-            Crop(shard, index, *uniforms(3, "augment", self.config.seed, epoch, shard, index))
-            for epoch, shard, index in rows
-        ]
+        return [self._crop(epoch, entry, index) for epoch, entry, index in rows]
+
+    def _crop(self, epoch: int, entry: int, index: int) -> Crop:
+        shard, repeat = self.entries[entry]
+        key = (self.config.seed, epoch, shard, index, *([repeat] if repeat else []))
+        return Crop(shard, index, *uniforms(3, "augment", *key))
+
+
+def weighted_shards(weights: Sequence[int]) -> list[tuple[int, int]]:
+    """(shard, repeat) of each entry of the list that the order permutes; repeats are last."""
+    repeats = range(max(weights, default=1))
+    return [
+        (shard, repeat)
+        for repeat in repeats
+        for shard, weight in enumerate(weights)
+        if repeat < weight
+    ]
+
+
+def training_order(reader: ShardReader, config: TrainConfig) -> SampleOrder:
+    """The order of a training: of the entries of `weighted_shards`."""
+    counts = reader.sample_counts
+    entries = [counts[shard] for shard, _ in weighted_shards(reader.weights)]
+    return SampleOrder(entries, config.seed, config.window_shards)
 
 
 def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> list[str]:
@@ -224,11 +267,15 @@ class EvaluationBatches(NumberedBatches):
         of: NDArray[np.int64] | None = None,
     ):
         self.reader = reader
-        self.side = reader.split.short_side
+        self.side = common_side(reader.short_sides, reader.image_size)
         self.batch_size = batch_size
-        everything = np.arange(reader.split.num_samples) if of is None else of
+        everything = np.arange(reader.num_samples) if of is None else of
         self.positions = everything[rank::world_size]
-        self.mine = samples_at(reader.split.sample_counts, self.positions)
+        self.mine = samples_at(reader.sample_counts, self.positions)
+
+    def square_side(self, shard: int) -> int:
+        """Side of the center square: the short side."""
+        return self.reader.short_side(shard)
 
     def __len__(self) -> int:
         """Number of batches; the last may be smaller."""

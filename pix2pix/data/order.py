@@ -8,10 +8,11 @@ An epoch permutes the shards, groups them in windows, and permutes the samples w
 reads keep their locality, a lookup costs microseconds, and memory is one window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +109,22 @@ class SampleOrder:
             position += len(pairs)
         rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
         return Samples(epoch=rows[:, 0], shard=rows[:, 1], index=rows[:, 2])
+
+    def windows(self, position: int) -> Iterator[tuple[int, Indices]]:
+        """(start, shards) of each window, from the one that `position` lies in; without an end."""
+        epoch, offset = divmod(position, self.num_samples)
+        while True:
+            shards, starts = self._epoch_layout(epoch)
+            first = int(np.searchsorted(starts, offset, side="right")) - 1
+            for window in range(first, len(starts)):
+                members = shards[window * self.window_shards : (window + 1) * self.window_shards]
+                yield epoch * self.num_samples + int(starts[window]), members
+            epoch, offset = epoch + 1, 0
+
+    def shards_at(self, positions: range) -> list[int]:
+        """The shards of all windows that `positions` of the stream reach into."""
+        windows = takewhile(lambda one: one[0] < positions.stop, self.windows(positions.start))
+        return list(dict.fromkeys(shard for _, shards in windows for shard in shards.tolist()))
 
     def _layout_epoch(self, epoch: int) -> tuple[Indices, Indices]:
         """Shards in this epoch's order, and the offset at which each window starts."""

@@ -13,9 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from pix2pix.data.fetch import read_all
+from pix2pix.data.index import index_path
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
-from pix2pix.system.urls import unsafe_url
+from pix2pix.system.urls import is_url, join, unsafe_url
 
 FORMAT = "pix2pix-shards"
 VERSION = 1  # of a folder of prepared shards
@@ -28,6 +30,7 @@ CROP_OF_SHORT_SIDE = 256 / 286
 Kind = Literal["pairs", "pictures"]
 
 _MAKE = "python -m data_prep.make_shards --photos DIR --out {root} --split {split}"
+_MOST_MANIFEST = 2**28  # bytes; 100,000 shards are 20 MB
 _NAME = re.compile(r"[^./][^/]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -37,8 +40,8 @@ class Shard:
     """One tar file: name, number of samples, size in bytes, SHA-256 in hex.
 
     name: unique in its manifest, without a slash; its index is NAME.index.npz.
-    url: where the tar lies: an absolute URL (`system.urls.SCHEMES`), or a path relative to the manifest; None:
-        under its name, beside the manifest.
+    url: where the tar lies: an absolute URL (`system.urls.SCHEMES`), or a path relative to the
+        manifest; None: under its name, beside the manifest.
     index_sha256: of the index, where that decides which samples the shard has.
     """
 
@@ -129,24 +132,32 @@ def identity_of(splits: Sequence[Split], weights: Sequence[int] = ()) -> str:
     return " ".join(f"{s.digest}*{weight}" for s, weight in zip(splits, weights, strict=True))
 
 
-def read_manifest(root: Path) -> Manifest:
-    """The manifest of the folder `root`; raises UserError where there is none, or none of ours."""
-    path = Path(root) / MANIFEST
+def read_manifest(root: str | Path) -> Manifest:
+    """The manifest of a folder or URL; raises UserError where there is none, or none of ours."""
+    path = join(root, MANIFEST)
+    make = f"make the shards again with: {_MAKE.format(root=root, split='train')}"
+    mend = "look at the URL, and at who wrote there" if is_url(root) else make
+    data = read_all(path, _MOST_MANIFEST) if is_url(root) else _read_file(Path(root))
+    try:
+        content = json.loads(data)
+    except ValueError:
+        raise UserError(f"{path} is not JSON; {mend}") from None
+    return parse_manifest(content, path, mend)
+
+
+def _read_file(root: Path) -> bytes:
     make = _MAKE.format(root=root, split="train")
-    if not Path(root).is_dir():
+    if not root.is_dir():
         raise UserError(f"there is no folder {root}; make one with: {make}")
     try:
-        content = json.loads(path.read_bytes())
+        return (root / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise UserError(
             f"{root} has no {MANIFEST}, which is written last: make the shards, or go on making "
             f"them, with: {make}"
         ) from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError:
-        raise UserError(f"{path} is not JSON; make the shards again with: {make}") from None
-    return parse_manifest(content, str(path), f"make the shards again with: {make}")
+        raise UserError(f"{root / MANIFEST} cannot be read: {error.strerror}") from error
 
 
 def parse_manifest(content: object, path: str, mend: str) -> Manifest:
@@ -191,34 +202,45 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     publish(Path(root) / MANIFEST, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
-def open_split(root: Path, name: str) -> Split:
-    """The split `name` of the folder `root`, its shards all there and of the size they should be.
+def place_of(root: str | Path, shard: Shard) -> str:
+    """Where the tar of a shard lies, whose manifest is in the folder or at the URL `root`."""
+    if shard.url is not None and is_url(shard.url):
+        return shard.url
+    return join(root, shard.name if shard.url is None else shard.url)
 
-    Sizes catch what goes wrong in copying and cost a `stat` each; SHA-256 sums are for verifying.
+
+def open_split(root: str | Path, name: str) -> Split:
+    """The split `name` of a folder or URL; its shards that are files here are of the right size.
+
+    Sizes catch what goes wrong in copying and cost a `stat` each; SHA-256 sums are for verifying,
+    and for what is fetched. Raises UserError.
     """
     split = read_split(root, name)
     for shard in split.shards:
-        check_shard(Path(root), name, shard)
+        if not is_url(place_of(root, shard)):
+            check_shard(root, name, shard)
     return split
 
 
-def read_split(root: Path, name: str) -> Split:
+def read_split(root: str | Path, name: str) -> Split:
     """What the manifest says of the split `name`; raises UserError where it has none."""
     splits = read_manifest(root).splits
     if name not in splits:
         there = ", ".join(sorted(splits)) or "none"
-        make = _MAKE.format(root=root, split=name)
-        raise UserError(
-            f"{root} has no split '{name}' (there: {there}); name one of those, or make it with: "
-            f"{make}"
-        )
+        make = "" if is_url(root) else f", or make it with: {_MAKE.format(root=root, split=name)}"
+        raise UserError(f"{root} has no split '{name}' (there: {there}); name one of those{make}")
     return splits[name]
 
 
-def check_shard(root: Path, split: str, shard: Shard) -> None:
-    """Raise UserError unless the file of `shard` is there, with as many bytes as it should have."""
-    path = root / shard.name
+def check_shard(root: str | Path, split: str, shard: Shard) -> None:
+    """Raise UserError unless the file of `shard` is there, with as many bytes as it should have.
+
+    The index of one that others made decides what its samples are: its sum is compared, too.
+    """
+    path = Path(place_of(root, shard))
     mend = f"copy it again, or make it again with: {_MAKE.format(root=root, split=split)}"
+    if shard.index_sha256 is not None:
+        mend = "copy it again, or run data_prep.index_shards again"
     try:
         size = path.stat().st_size
     except OSError:
@@ -228,6 +250,14 @@ def check_shard(root: Path, split: str, shard: Shard) -> None:
             f"the shard {path} was altered: it has {size:,} bytes, the manifest says "
             f"{shard.bytes:,}; {mend}"
         )
+    if shard.index_sha256 is not None:
+        index = index_path(Path(root), shard.name)
+        try:
+            found = sha256(index.read_bytes()).hexdigest()
+        except OSError:
+            raise UserError(f"the index {index} is missing; {mend}") from None
+        if found != shard.index_sha256:
+            raise UserError(f"the index {index} was altered; {mend}")
 
 
 def _parse(name: str, split: Mapping[str, Any]) -> Split:

@@ -99,7 +99,8 @@ class EvaluationLoop:
         store: holds rows of an earlier start, which are not computed again; they are among those
             of rank 0. title: of a progress bar; None draws none.
         """
-        check_image_size(self.reader.split, self.image_size)
+        for data in self.reader.data_sets:
+            check_image_size(data.split, self.image_size)
         rows: list[Scores] = []
 
         def load() -> NDArray[np.int64]:
@@ -125,7 +126,7 @@ class EvaluationLoop:
 
     def _share(self, done: NDArray[np.int64]) -> EvaluationBatches:
         """What is left, shared among the ranks."""
-        distributed, num_samples = self.distributed, self.reader.split.num_samples
+        distributed, num_samples = self.distributed, self.reader.num_samples
         if len(done):
             distributed.say(f"going on after {len(done)} of {num_samples} photographs")
         left = np.setdiff1d(np.arange(num_samples), done)
@@ -138,7 +139,7 @@ class EvaluationLoop:
         return tqdm(
             desc=title,
             initial=num_done,
-            total=self.reader.split.num_samples,
+            total=self.reader.num_samples,
             unit="photo",
             ncols=80,
             leave=False,

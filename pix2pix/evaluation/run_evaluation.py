@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import EvaluationBatches, resize
+from pix2pix.data.data_set import open_data
 from pix2pix.data.order import samples_at
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from pix2pix.evaluation.baselines import leave_gray, mean_ab, paint_one_color, paint_true_chroma
 from pix2pix.evaluation.evaluation import EvaluationLoop, Measure, colorize_batch, evaluation_mode
@@ -36,6 +37,7 @@ from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 from pix2pix.run.checkpoint_files import STATE_FILE
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import versions
+from pix2pix.run.supply import cached, fetch_split
 
 Paint = Callable[[Tensor, Tensor], Tensor]
 """gray [B, 1, S, S] and the truth [B, 3, S, S], uint8 → sRGB [B, 3, S, S] in [0, 1]."""
@@ -62,7 +64,7 @@ class Evaluated:
 
     def sources(self, positions: NDArray[np.int64]) -> list[tuple[str, str]]:
         """Name "SHARD/KEY" of each photograph and the file that it was made of."""
-        samples = samples_at(self.reader.split.sample_counts, positions)
+        samples = samples_at(self.reader.sample_counts, positions)
         return [
             self.reader.source(shard, index)
             for shard, index in zip(samples.shard.tolist(), samples.index.tolist(), strict=True)
@@ -87,7 +89,7 @@ class Evaluated:
 
 def measure_run(
     run_dir: Path,
-    shards: Path,
+    shards: Sequence[str],
     split: str,
     distributed: Distributed,
     batch_size: int = 16,
@@ -95,36 +97,41 @@ def measure_run(
     metrics: Sequence[str] = (),
     weights: Path | None = None,
     out: Path | None = None,
+    cache: tuple[str | None, float | None] = (None, None),
 ) -> Evaluated:
     """Measure a run's newest checkpoint and the baselines, and say by which conventions.
 
     metrics: of `feature_networks.NEEDED`, besides those that need no weights; weights: the folder
-    of theirs. out: where the report will be; interrupted, a rerun goes on. Raises UserError, on
-    every rank, for a run, shards or weights that can't be read.
+    of theirs. out: where the report will be; interrupted, a rerun goes on. cache: folder and size
+    in GiB, as for a training. Raises UserError, on every rank, for a run, shards or weights that
+    can't be read.
     """
-    reader = ShardReader(shards, distributed.run_on_main(lambda: open_split(shards, split)))
     networks = _load_networks(metrics, weights, distributed)
     checkpoint = distributed.run_on_main(lambda: newest_checkpoint(run_dir))
     generator, config, step = load_generator(run_dir, checkpoint)
     generator.to(distributed.device)
+    opening = partial(open_data, shards, split, config.image_size)
+    data_sets = cached(distributed.run_on_main(opening), *cache, distributed)
+    reader = ShardReader(data_sets, config.image_size)
+    fetch_split(reader, distributed)
     loop = EvaluationLoop(reader, config.image_size, distributed, batch_size, num_workers)
     with evaluation_mode(generator):
         ab = _mean_ab(loop)
         paints = _paints(generator, ColorSpace(config.color_space), ab)
-        said = conventions(config, networks.weights, reader.split.num_samples, ab)
-        identity = f"{said} {reader.split.digest} {(checkpoint / STATE_FILE).read_text()}"
+        said = conventions(config, networks.weights, reader.num_samples, ab)
+        identity = f"{said} {reader.digest} {(checkpoint / STATE_FILE).read_text()}"
         store = ScoreStore(out, identity) if out else None
         mine = loop.score(_measure_all(paints, networks), store, title="measured")
     # One rank computes: the table is large where there are features.
     all_gather_object = distributed.all_gather_object(mine)
     scores = Scores.join(all_gather_object if distributed.is_main else [])
     report = {
-        "num_samples": reader.split.num_samples,
+        "num_samples": reader.num_samples,
         **distributed.run_on_main(lambda: _figures(scores, metrics)),
         "run_dir": str(run_dir),
         "step": step,
         "split": split,
-        "shards_digest": reader.split.digest,
+        "shards_digest": reader.digest,
         "conventions": said,
         "versions": versions(),
     }

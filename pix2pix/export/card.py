@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 
 from pix2pix.cli.options import flags_of
 from pix2pix.config import IDENTITY_FIELDS, TrainConfig
-from pix2pix.data.shards import open_split
+from pix2pix.data.data_set import digest_of, epoch_samples, open_training
 from pix2pix.errors import UserError
 from pix2pix.export.generator import LIBRARY, PIPELINE, TAGS
 from pix2pix.run.run_directory import RunDirectory
@@ -139,10 +139,10 @@ def _training(run: RunDirectory, config: TrainConfig, facts: Mapping[str, Any]) 
 def _count_photographs(config: TrainConfig, digest: str) -> int | None:
     """How many the train split holds; None if the shards are not where they were."""
     try:
-        split = open_split(config.shards, "train")
+        train, _ = open_training(config)
     except UserError:
         return None
-    return split.num_samples if split.digest == digest else None
+    return epoch_samples(train) if digest_of(train) == digest else None
 
 
 def _evaluation(run: RunDirectory, step: int) -> str:

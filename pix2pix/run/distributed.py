@@ -61,6 +61,7 @@ class Distributed:
         self.world_size: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
         self.is_main: bool = self.accelerator.is_main_process
+        self.is_local_main: bool = self.accelerator.is_local_main_process
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
@@ -218,6 +219,15 @@ class Agreement:
             self._work = dist.all_reduce(
                 self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True
             )
+        return agreed
+
+    def now(self, *flags: bool) -> tuple[bool, ...]:
+        """Tell flags and return, at once, those that any rank tells: a synchronization."""
+        pending = self._collect()
+        self.exchange(*flags)
+        agreed = self._collect()
+        if pending:  # what a step told is read after the next one, as ever
+            self._flags = torch.tensor(pending, dtype=torch.int32)
         return agreed
 
     def _collect(self) -> tuple[bool, ...]:

@@ -105,13 +105,14 @@ class RunDirectory:
         identity, free = config.differences(theirs)
         rows = [f"{name}: {old!r} there, {new!r} here" for name, (new, old) in identity.items()]
         if their_digest != shards_digest:
-            rows.append("shards: the photographs in the train split are others")
+            rows.append("shards: " + _other_shards(their_digest, shards_digest))
         if rows and not self._has_begun():  # a start that failed must not bind the next one
             return ["everything: no step was trained here yet"]
         if rows:
             raise UserError(
                 f"{self.root} belongs to another training ({'; '.join(rows)}); "
-                "choose another --run_dir, or give the same values to go on"
+                "choose another --run_dir, with --init_from "
+                f"{self.root} to start from its weights, or give the same values to go on"
             )
         free.pop("run_dir", None)  # a run may be moved
         return [f"{name}: {old} → {new}" for name, (new, old) in free.items()]
@@ -127,6 +128,16 @@ def config_hash(config: TrainConfig, shards_digest: str) -> str:
     numbers = {n: float(v) if isinstance(v, int) else v for n, v in chosen.items()}  # 10 is 10.0
     text = json.dumps([numbers, shards_digest], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def _other_shards(theirs: str, mine: str) -> str:
+    """What differs between two identities of data sets (`data.shards.identity_of`)."""
+    old, new = theirs.split(), mine.split()
+    if {digest.partition("*")[0] for digest in old} < {digest.partition("*")[0] for digest in new}:
+        return "data sets were added"
+    if [digest.partition("*")[0] for digest in old] == [d.partition("*")[0] for d in new]:
+        return "their weights are others"
+    return "the photographs in the train split are others"
 
 
 def _is_claim(path: Path) -> bool:

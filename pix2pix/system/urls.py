@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -29,7 +30,7 @@ def join(root: str | Path, relative: str) -> str:
 
 def absolute(place: str) -> str:
     """Return `place` so that it means the same in another folder; a URL stays as it is."""
-    return place if is_url(place) else os.path.abspath(place)
+    return place if is_url(place) else os.path.abspath(os.path.expanduser(place))
 
 
 def check_place(place: str, flag: str) -> None:
@@ -46,6 +47,22 @@ def check_place(place: str, flag: str) -> None:
             f"as a signature, goes into the environment variable {QUERY_VARIABLE}; users and "
             "passwords where the tools of that store look for them"
         )
+
+
+def check_places(shards: Sequence[str], weights: Sequence[int] | None = None) -> None:
+    """Raise UserError unless --shards are folders or URLs without a secret, and weights fit."""
+    for place in shards:
+        check_place(place, "shards")
+    if len(set(shards)) < len(shards):
+        raise UserError("--shards names a folder twice; --shard_weights says how often it is seen")
+    if weights is None:
+        return
+    if len(weights) != len(shards):
+        raise UserError(
+            f"--shard_weights has {len(weights)} values for {len(shards)} --shards; give each one"
+        )
+    if min(weights) < 1:
+        raise UserError("--shard_weights: give whole numbers from 1 on")
 
 
 def unsafe_url(url: str) -> str | None:

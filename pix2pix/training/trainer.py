@@ -3,7 +3,6 @@
 import enum
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -15,10 +14,9 @@ from pix2pix.data.batches import (
     TrainMicroBatches,
     global_batch_keys,
     resize,
+    train_side,
 )
-from pix2pix.data.preflight import check_free_disk, check_training, crop_size
-from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split, read_manifest
+from pix2pix.data.preflight import check_free_disk, check_training
 from pix2pix.data.stream import BatchStream
 from pix2pix.evaluation.evaluation import colorize_batch, evaluate, evaluation_mode
 from pix2pix.model.color import ColorSpace
@@ -27,6 +25,7 @@ from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
 from pix2pix.run.distributed import Agreement, Distributed
 from pix2pix.run.run_directory import RunDirectory, config_hash
 from pix2pix.run.state import build_state
+from pix2pix.run.supply import Supply, TrainingNeeds, open_readers
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.system.signals import StopRequest
 from pix2pix.training.board import machine_of
@@ -68,11 +67,11 @@ class Trainer:
             f"training on {distributed.world_size} × {distributed.device_name}, "
             f"precision {self.precision if self.precision != 'no' else 'fp32'}"
         )
-        self.train, self.validation = _open_readers(config.shards, distributed)
+        self.train, self.validation = open_readers(config, distributed)
         world_size, on_cpu = distributed.world_size, distributed.device.type == "cpu"
         if on_cpu:
             keep_all_freed_memory()
-        self.config = config = check_training(config, self.train.split, world_size, on_cpu)
+        self.config = config = check_training(config, self.train.data_sets, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
         self.stop_request = stop_request or StopRequest()
@@ -91,12 +90,12 @@ class Trainer:
     def _load(self) -> None:
         """Make the run directory ours and take up the training where it stands."""
         config, distributed = self.config, self.distributed
-        claim = partial(self.run.claim, config, self.train.split.digest)
+        claim = partial(self.run.claim, config, self.train.digest)
         for change in distributed.run_on_main(claim):
             distributed.say(f"changed since the last start: {change}")
         self.color_space = ColorSpace(config.color_space)
         self.state = build_state(config, distributed.device, fp16=self.precision == "fp16")
-        identity = config_hash(config, self.train.split.digest)
+        identity = config_hash(config, self.train.digest)
         self.checkpointer = Checkpointer(
             self.run.checkpoints, config.keep_checkpoints, distributed, identity
         )
@@ -117,6 +116,7 @@ class Trainer:
             with (
                 self.stop_request.listening(),
                 self._open_log() as self.log,
+                self._open_supply() as self.supply,
                 self._open_stream() as self.stream,
                 self._open_profile() as self.profile,
             ):
@@ -132,9 +132,13 @@ class Trainer:
             self.window.add(metrics)
             self.numbers.add(self.state.step, metrics)
             self._log_failed_steps()
-            stop, failed = self.agreement.exchange(self._should_stop(), bool(self._failure()))
+            lacks = self.supply.lacks(self.state.step + 1)
+            flags = self._should_stop(), bool(self._failure()), lacks
+            stop, failed, short = self.agreement.exchange(*flags)
             if failed:
                 self.distributed.raise_on_all_ranks(self._failure())
+            if short and not stop:
+                self.stream.seconds_waited += self.supply.wait_for_step(self.state.step)
             self._report()
         self.writer.ending()
         with self.window.paused("checkpoints"):
@@ -175,7 +179,7 @@ class Trainer:
 
     def _failure(self) -> str | None:
         """What this rank knows that must end the training, without another checkpoint."""
-        return self.stream.broken or self.numbers.failure or self.writer.lost
+        return self.stream.broken or self.supply.failure or self.numbers.failure or self.writer.lost
 
     def _log_failed_steps(self, wait: bool = False) -> None:
         for failed in self.numbers.failed(wait):
@@ -199,6 +203,7 @@ class Trainer:
         values, steps_per_second = self.window.close(self.distributed)
         values["optimizer/learning_rate"] = config.learning_rate_at(step - 1)
         values["speed/samples_per_second"] = steps_per_second * config.global_batch
+        values |= self.supply.figures()
         values["memory/peak_gib"] = peak_memory_gib(self.distributed.device)
         with self.window.timed("logging"):
             self.log.scalars(step, values)
@@ -223,6 +228,7 @@ class Trainer:
     def _evaluate(self) -> None:
         if self.validation is None:
             return
+        self.supply.wait(self.supply.needs.lacks_rest)
         self.distributed.broadcast_buffers(self.state.eval_generator)
         with evaluation_mode(self.state.eval_generator) as generator:
             predict = partial(colorize_batch, generator, self.color_space)
@@ -275,11 +281,16 @@ class Trainer:
             self.distributed.rank,
         )
         if self.distributed.world_size > 1:
-            blank = Batch.blank(self.batch_per_rank, crop_size(self.train.split.short_side))
+            blank = Batch.blank(self.batch_per_rank, train_side(self.train))
             step.warm_up(blank.to(self.distributed.device))
         return step
 
+    def _open_supply(self) -> Supply:
+        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step)
+        return Supply(needs, self.distributed, self.agreement, self._should_stop)
+
     def _open_stream(self) -> BatchStream:
+        self.supply.wait_for_step(self.state.step)  # before the first step's collective
         micro_batches = TrainMicroBatches(
             self.train, self.config, self.distributed.rank, self.distributed.world_size
         )
@@ -306,13 +317,3 @@ class Trainer:
             return Outcome.STOPPED
         self.distributed.say(f"finished at step {step}: {self.run.root}")
         return Outcome.FINISHED
-
-
-def _open_readers(root: Path, distributed: Distributed) -> tuple[ShardReader, ShardReader | None]:
-    """Readers of the train split and, where there is one, of the val split."""
-    train = distributed.run_on_main(lambda: open_split(root, "train"))
-    has_validation = distributed.run_on_main(lambda: "val" in read_manifest(root).splits)
-    if not has_validation:
-        return ShardReader(root, train), None
-    validation = distributed.run_on_main(lambda: open_split(root, "val"))
-    return ShardReader(root, train), ShardReader(root, validation)

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
+from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from pix2pix.evaluation.baselines import leave_gray
 from pix2pix.evaluation.evaluation import METRICS, evaluate, evaluation_mode
@@ -44,7 +44,7 @@ def test_any_number_of_ranks_gives_the_report_of_one(run, tiny_shards, world_siz
 def direct_gray_means(shards):
     from pix2pix.data.batches import EvaluationBatches, resize
 
-    reader = ShardReader(shards, open_split(shards, "val"))
+    reader = ShardReader(open_data([str(shards)], "val", 64), 64)
     batch = EvaluationBatches(reader, 0, 1, 7)[0]
     gray, color = resize(batch.gray, 64), resize(batch.color, 64)
     values = photo_metrics(leave_gray(gray), color.float() / 255)
@@ -61,7 +61,7 @@ def test_means_are_over_photographs_whatever_the_batch_size(tiny_shards):
 
 def gray_means(shards, batch_size):
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    reader = ShardReader(shards, open_split(shards, "val"))
+    reader = ShardReader(open_data([str(shards)], "val", 64), 64)
     return evaluate({"gray": leave_gray}, reader, 64, distributed, batch_size, 0)["gray"]
 
 

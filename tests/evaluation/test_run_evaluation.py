@@ -13,8 +13,8 @@ from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pix2pix.data.batches import EvaluationBatches, resize
+from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from pix2pix.evaluation import run_evaluation, scores
 from pix2pix.evaluation.baselines import mean_ab, paint_one_color, paint_true_chroma
@@ -166,7 +166,7 @@ def mark(path):
 
 def direct_figures(shards):
     """Of the val split: PSNR of the baselines, and how far gray is in chroma from the truth."""
-    reader = ShardReader(shards, open_split(shards, "val"))
+    reader = ShardReader(open_data([str(shards)], "val", 64), 64)
     batch = EvaluationBatches(reader, 0, 1, 7)[0]
     gray, color = resize(batch.gray, 64), resize(batch.color, 64)
     ab = mean_ab(color).mean(dim=0).tolist()
@@ -230,7 +230,7 @@ def test_every_output_is_written_and_nothing_else_is_left(run, tiny_shards, tmp_
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == report["num_samples"] == 7
-    reader = ShardReader(tiny_shards, open_split(tiny_shards, "val"))
+    reader = ShardReader(open_data([str(tiny_shards)], "val", 64), 64)
     assert [row["key"] for row in rows] == list(EvaluationBatches(reader, 0, 1, 7)[0].keys)
     assert sorted(row["source"] for row in rows)[0].endswith("photo 001.jpg")
     assert len({row["source"] for row in rows}) == 7

@@ -130,7 +130,7 @@ def test_every_start_leaves_its_configuration_and_machine(ask):
 
 
 def test_the_table_of_flags_has_every_flag_and_marks_what_was_chosen():
-    config = TrainConfig(shards=Path("s"), run_dir=Path("r"), total_steps=5, compile=True)
+    config = TrainConfig(shards=("s",), run_dir=Path("r"), total_steps=5, compile=True)
     lines = configuration_tables(config).splitlines()
     for name, flag in flags_of(TrainConfig).items():
         (line,) = (line for line in lines if line.startswith(f"| {name} |"))
