@@ -78,6 +78,7 @@ COMMANDS = {
     "make-shards": "data_prep.make_shards",
     "merge-shards": "data_prep.merge_shards",
     "index-shards": "data_prep.index_shards",
+    "copy-shards": "data_prep.copy_shards",
     "verify-shards": "data_prep.verify_shards",
     "preview-shards": "data_prep.preview",
     "download-coco": "data_prep.download_coco",
