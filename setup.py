@@ -75,6 +75,7 @@ COMMANDS = {
     "page": "pix2pix.scripts.page",
     "contact-sheet": "pix2pix.scripts.contact_sheet",
     "benchmark": "pix2pix.scripts.benchmark",
+    "doctor": "pix2pix.scripts.doctor",
     "make-shards": "data_prep.make_shards",
     "merge-shards": "data_prep.merge_shards",
     "index-shards": "data_prep.index_shards",

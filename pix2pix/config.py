@@ -1,4 +1,4 @@
-"""`TrainConfig`: what a training is told, frozen and validated, from flags and file, to JSON."""
+"""`TrainConfig`: the settings of a training, frozen and validated; from flags and file, to JSON."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,17 +11,18 @@ from pix2pix.errors import UserError
 from pix2pix.system.urls import check_places
 from pix2pix.version import __version__
 
-IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves its picture until one pixel is left
+IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves the picture down to one pixel
 DEFAULT_EPOCHS = 25
 
-# A run directory goes on only with the same values of these: which photographs a step sees, and
-# what it makes of them. (The shards' content must match too: their manifest tells.) Free are: where
-# things lie; how often something is said or saved; the length of the run, of which decay_start is
-# a fraction; and what suits a machine, since a run may move to other GPUs: precision, compile,
-# num_workers, and grad_accumulation_steps, though with BatchNorm that changes the numbers, as the
-# number of ranks does. init_from is free because it acts once, before step 0.
-# Beside each stands its first value, which never changes, whatever becomes the default: what a run
-# means that was begun before the field was there, and what the hash of a configuration leaves out.
+# A run resumes only with the same values of these fields: they decide which photographs a step
+# sees, and how it trains on them. (The content of the shards must match, too, by their manifest.)
+# Other fields may change: paths; how often something is logged or saved; the length of the run, of
+# which decay_start is a fraction; and what depends on the machine, because a run may move to other
+# GPUs: precision, compile, num_workers, and grad_accumulation_steps, although with BatchNorm that
+# changes the numbers, as the number of ranks does. init_from may change because it acts once,
+# before step 0.
+# Each field has its first value here, which never changes, even if the default does. It is the
+# value of runs that began before the field existed, and the hash of a configuration leaves it out.
 IDENTITY_FIELDS: dict[str, Any] = {
     "seed": 0,
     "image_size": 256,
@@ -42,7 +43,7 @@ IDENTITY_FIELDS: dict[str, Any] = {
 
 
 class Differences(NamedTuple):
-    """The fields in which two configurations differ: name → (mine, theirs)."""
+    """The fields in which two configurations differ: name → (this value, other value)."""
 
     identity: dict[str, tuple[Any, Any]]
     free: dict[str, tuple[Any, Any]]
@@ -50,10 +51,10 @@ class Differences(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The flags of `scripts/train.py`, a field each.
+    """The flags of `scripts/train.py`, one field each.
 
     Raises:
-        UserError: a value is out of its range, or two contradict each other.
+        UserError: a value is out of range, or two values contradict each other.
     """
 
     shards: tuple[str, ...] = option(
@@ -62,7 +63,7 @@ class TrainConfig:
         group="run",
         many="words",
     )
-    run_dir: Path = option(help="folder of this run, new or to resume", metavar="DIR")
+    run_dir: Path = option(help="folder of the run, new or to resume", metavar="DIR")
     init_from: Path | None = option(None, help="run whose weights to start from", metavar="DIR")
     seed: int = option(0, help="seed of order, weights and dropout")
     time_limit_minutes: float | None = option(
@@ -71,11 +72,11 @@ class TrainConfig:
     collective_timeout_minutes: float = option(
         10.0, help="longest wait for another process", unit="minutes"
     )
-    max_skipped_steps: int = option(20, help="most in a row that are not finite", unit="steps")
+    max_skipped_steps: int = option(20, help="limit of non-finite steps in a row", unit="steps")
 
     image_size: int = option(256, help="side: 64, 128, 256 or 512", unit="pixels", group="data")
     global_batch: int = option(16, help="samples per step, over all ranks", unit="samples")
-    window_shards: int = option(16, help="shards that mix in an epoch", unit="shards")
+    window_shards: int = option(16, help="number of shards mixed at a time", unit="shards")
     shard_weights: tuple[int, ...] | None = option(
         None, help="how often each of --shards is seen in an epoch; none: once"
     )
@@ -93,7 +94,7 @@ class TrainConfig:
     )
 
     color_space: Literal["lab", "rgb"] = option(
-        "lab", help="lab paints chroma, rgb everything", group="networks"
+        "lab", help="lab predicts chroma, rgb color", group="networks"
     )
     norm: Literal["batch", "instance", "sync_batch"] = option("batch", help="normalization layers")
     dropout: bool = option(True, help="dropout in the generator")
@@ -107,23 +108,23 @@ class TrainConfig:
         None, help=f"the same; {DEFAULT_EPOCHS} if neither is given", unit="epochs"
     )
     learning_rate: float = option(2e-4, help="of Adam, for both networks")
-    warmup_steps: int = option(0, help="the learning rate rises during these", unit="steps")
+    warmup_steps: int = option(0, help="initial rise of the learning rate", unit="steps")
     decay_start: float = option(
         0.5,
-        help="part of the run after which the learning rate falls to zero; 1: never",
+        help="fraction of the run after which the learning rate decays to zero; 1: never",
         metavar="FRACTION",
     )
     beta1: float = option(0.5, help="beta1 of Adam; beta2 is 0.999")
     l1_weight: float = option(100.0, help="weight of L1 beside the GAN loss")
     gan_loss: Literal["bce", "least_squares", "hinge"] = option("bce", help="adversarial loss")
-    ema_decay: float = option(0.999, help="generator's average; 0: none")
+    ema_decay: float = option(0.999, help="decay of the average; 0: none")
     precision: Literal["no", "fp16", "bf16"] | None = option(
-        None, help="none: bf16 where the device has it, else fp16 on a GPU, no on a CPU"
+        None, help="none: bf16 if the device has it, else fp16 on a GPU, no (fp32) on a CPU"
     )
     grad_accumulation_steps: int = option(
-        1, help="of a rank's batch, one after another", unit="micro-batches"
+        1, help="splits a rank's batch, saves memory", unit="micro-batches"
     )
-    compile: bool = option(False, help="slow start, then faster steps")
+    compile: bool = option(False, help="torch.compile: slow start, then faster")
 
     log_every: int = option(
         10, help="steps between metrics", unit="steps", group="cadence (0: only at the end)"
@@ -131,8 +132,8 @@ class TrainConfig:
     sample_every: int = option(500, help="steps between sample pictures", unit="steps")
     evaluate_every: int = option(1000, help="steps between evaluations", unit="steps")
     checkpoint_every: int = option(500, help="steps between checkpoints", unit="steps")
-    keep_checkpoints: int = option(3, help="how many of the newest stay", unit="checkpoints")
-    profile: int = option(0, help="trace so many, soon after the start; 0: none", unit="steps")
+    keep_checkpoints: int = option(3, help="number of newest ones to keep", unit="checkpoints")
+    profile: int = option(0, help="steps to trace, soon after the start; 0: none", unit="steps")
 
     def __post_init__(self) -> None:
         for flag in flags_of(type(self)).values():
@@ -167,7 +168,7 @@ class TrainConfig:
             )
 
     def batch_per_rank(self, world_size: int) -> int:
-        """Samples of one micro-batch on one rank.
+        """Return the number of samples of one micro-batch on one rank.
 
         Raises:
             UserError: the global batch does not divide evenly.
@@ -186,12 +187,12 @@ class TrainConfig:
         )
 
     def resolve(self, num_samples: int) -> "TrainConfig":
-        """This configuration with its `total_steps`, for a train split of `num_samples`.
+        """Return this configuration with `total_steps` for a train split of `num_samples`.
 
-        The last step may reach into the epoch after the last: steps and epochs need not meet.
+        The last step may reach into the next epoch: an epoch need not be a whole number of steps.
 
         Raises:
-            UserError: the split holds less than one global batch.
+            UserError: the split has fewer samples than one global batch.
         """
         if num_samples < self.global_batch:
             raise UserError(
@@ -205,9 +206,10 @@ class TrainConfig:
         return dataclasses.replace(self, total_steps=total_steps, epochs=None)
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of step 0 … total_steps − 1: warm-up, constant, linear decay to zero.
+        """Return the learning rate of step 0 … total_steps − 1: warm-up, constant, linear decay.
 
-        Constant, then linear, is the schedule of the published PyTorch pix2pix (per epoch there).
+        Constant, then linear to zero, is the schedule of the published PyTorch pix2pix (by epoch
+        there).
         """
         assert self.total_steps is not None, "resolve() first"
         warmup = (step + 1) / max(1, self.warmup_steps)
@@ -216,15 +218,15 @@ class TrainConfig:
         return self.learning_rate * min(1.0, warmup, decay)
 
     def ema_decay_at(self, step: int) -> float:
-        """Decay of the generator's moving average after step `step`.
+        """Return the decay of the generator's moving average after step `step`.
 
-        It rises to `ema_decay`, so that a short run does not average its initial weights: the
-        `num_updates` ramp of TensorFlow's ExponentialMovingAverage.
+        It rises to `ema_decay`, so that the average of a short run does not contain its initial
+        weights: the `num_updates` ramp of TensorFlow's ExponentialMovingAverage.
         """
         return min(self.ema_decay, (1 + step) / (10 + step))
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(self).items()
@@ -232,7 +234,9 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The configuration that `to_json` wrote; a field it did not know has its first value.
+        """Return the configuration that `to_json` wrote.
+
+        A field that did not exist then has its first value.
 
         Raises:
             UserError: it was written by a version with other fields.
@@ -256,11 +260,11 @@ class TrainConfig:
         return cls(**typed)
 
     def identity(self) -> dict[str, Any]:
-        """The fields that must stay the same for as long as the run directory lives."""
+        """Return the fields that must not change while the run directory exists."""
         return {name: getattr(self, name) for name in IDENTITY_FIELDS}
 
     def differences(self, other: "TrainConfig") -> Differences:
-        """Where `other` has another value, apart by whether a run may change it."""
+        """Return the fields that differ from `other`, by whether a run may change them."""
         pairs = {name: (value, getattr(other, name)) for name, value in vars(self).items()}
         differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         return Differences(

@@ -1,4 +1,4 @@
-"""Color photographs with a trained run: a file, a folder with its sub-folders, or a glob.
+"""Color photographs with a trained run: a file, a folder with its subfolders, or a glob.
 
 python scripts/colorize.py --run_dir runs/first --photos "old photographs" --out colored
 """
@@ -17,31 +17,31 @@ MAX_SATURATION = 4
 
 @dataclass(frozen=True)
 class ColorizeOptions:
-    """What to color, with which model."""
+    """The photographs, the model and how to color."""
 
     run_dir: Path = option(help="a run, an exported folder, or owner/name on the hub")
     photos: Path = option(help="a file, a folder or a glob such as 'scans/**/*.tif'")
     out: Path = option(help="folder for the colored photographs", metavar="DIR")
-    compare: bool = option(False, help="save NAME.compare.EXT too: gray and colored side by side")
+    compare: bool = option(False, help="also save NAME.compare.EXT: gray and colored side by side")
     saturation: float = option(
-        1.0, help="factor on the colors, 0 (gray) to 4; 1: as the network says"
+        1.0, help="factor on the chroma, 0 (gray) to 4; 1: the network's output"
     )
     restore_contrast: bool = option(
-        False, help="give faded prints their black and white back, in the result too"
+        False, help="restore black and white of faded prints, also in the result"
     )
 
     def __post_init__(self) -> None:
         if not 0 <= self.saturation <= MAX_SATURATION:
             raise UserError(
                 f"--saturation {self.saturation:g}: give a number from 0 (gray) to "
-                f"{MAX_SATURATION}; 1 leaves the colors as the network says"
+                f"{MAX_SATURATION}; 1 keeps the network's colors"
             )
 
 
 def colorize(options: ColorizeOptions) -> int:
-    """Colors photographs of any size with a trained run; their names and sub-folders are kept.
+    """Color photographs of any size with a trained run; names and subfolders are kept.
 
-    Exits with status 1 if some could not be colored; those are named, the others are done.
+    The exit status is 1 if some could not be colored; these are named, the others are saved.
     """
     from pix2pix.colorizing.colorizer import Colorizer  # heavy: only when the work starts
 
@@ -58,7 +58,7 @@ def colorize(options: ColorizeOptions) -> int:
 
 
 def command() -> None:
-    """`pix2pix-colorize`, and this file."""
+    """Run as `pix2pix-colorize` or as this file."""
     main(colorize, ColorizeOptions)
 
 

@@ -1,4 +1,4 @@
-"""Train a colorizer: accelerate launch scripts/train.py --shards DIR --run_dir DIR [flags].
+"""Train a colorizer: python scripts/train.py --shards DIR --run_dir DIR [flags].
 
 To resume, run the same command again. Exit status: 0 finished, 75 stopped and saved.
 """
@@ -11,7 +11,7 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 def train(config: TrainConfig) -> int:
-    """Train a colorizer, or go on with one: to resume, run the same command again."""
+    """Train a colorizer. To resume, run the same command again."""
     if config.num_workers != 0:
         loader_server.start()  # it imports torch while this process does
     from pix2pix.run.distributed import Distributed  # heavy: only when the work starts
@@ -23,7 +23,7 @@ def train(config: TrainConfig) -> int:
 
 
 def command() -> None:
-    """`pix2pix-train`, and this file."""
+    """Run as `pix2pix-train` or as this file."""
     main(train, TrainConfig)
 
 

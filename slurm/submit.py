@@ -15,6 +15,7 @@ from typing import Any
 from data_prep.make_shards import MakeShardsOptions
 from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.cli.command_line import Command, Options, main
+from pix2pix.cli.help import wrap
 from pix2pix.cli.options import option
 from pix2pix.config import TrainConfig
 from pix2pix.data.data_set import open_data
@@ -38,6 +39,8 @@ from slurm.scheduler import is_there
 from slurm.shards_job import MergeJob, PartJob
 from slurm.snapshot import snapshot_path, take_snapshot
 
+MISTAKE = 2  # exit status of a UserError, as cli.main
+
 
 @dataclass(frozen=True)
 class PartsOptions:
@@ -46,6 +49,7 @@ class PartsOptions:
     parts: int = option(help="number of machines that share the work", unit="parts", group="shards")
 
     def __post_init__(self) -> None:
+        """Check the number."""
         if self.parts < 1:
             raise UserError(f"parts must be at least 1, not {self.parts}")
 
@@ -65,7 +69,7 @@ def train(cluster: ClusterOptions, config: TrainConfig) -> int:
         print(f"changed since the last start: {change}")
     launch = _launch(cluster, run.root.name, run.jobs, run.snapshots)
     facts = {"config": config.to_json()}
-    if not _is_ready(launch, facts):
+    if not _is_ready(launch, facts, uses_gpus=True):
         return 0
     if cluster.cluster == "debug":
         return TrainJob(config)()
@@ -83,7 +87,7 @@ def evaluate(cluster: ClusterOptions, options: EvaluateOptions) -> int:
     run = RunDirectory(options.run_dir)
     launch = _launch(cluster, f"{run.root.name}-evaluate", run.jobs / "evaluate", run.snapshots)
     facts = {"evaluate": _texts(options)}
-    if not _is_ready(launch, facts):
+    if not _is_ready(launch, facts, uses_gpus=True):
         return 0
     if cluster.cluster == "debug":
         return EvaluateJob(options, launch.folder)()
@@ -108,7 +112,7 @@ def shards(cluster: ClusterOptions, parts: PartsOptions, options: MakeShardsOpti
     beside = options.out.with_name(f"{options.out.name}.jobs")
     launch = _launch(cluster, f"{options.out.name}-{options.split}", beside, beside / "snapshots")
     facts = {"shards": _texts(options), "parts": parts.parts}
-    if not _is_ready(launch, facts, parts.parts):
+    if not _is_ready(launch, facts, uses_gpus=False, num_jobs=parts.parts):
         return 0
     take_snapshot(beside / "snapshots")
     # In this process, the code is what it is.
@@ -117,18 +121,30 @@ def shards(cluster: ClusterOptions, parts: PartsOptions, options: MakeShardsOpti
         PartJob(replace(options, part=f"{number}/{parts.parts}"), beside, snapshot)
         for number in range(1, parts.parts + 1)
     ]
-    merge: Job = MergeJob(MergeShardsOptions(shards=options.out), beside, snapshot)
-    if cluster.cluster != "slurm":
-        here = cluster.cluster == "debug"
-        # One after another, until one fails: each takes the machine as a whole.
-        statuses = (job() if here else _start(launch, job, facts) for job in [*jobs, merge])
-        return next(filter(None, statuses), 0)
-    ids = submit(launch, jobs)
-    array = ids[0].partition("_")[0]
-    after = replace(launch, name=f"{launch.name}-merge", dependency=f"afterok:{array}")
-    (last,) = submit(after, [merge])
-    print(f"jobs {array} ({parts.parts} parts) and {last} (the merge) are queued")
-    print(f"  logs   {beside}")
+    merge = MergeJob(MergeShardsOptions(shards=options.out), beside, snapshot)
+    if cluster.cluster == "slurm":
+        return _queue_parts(launch, jobs, merge)
+    # One after another, until one fails: each takes the machine as a whole.
+    last: Job = merge
+    for job in [*jobs, last]:
+        status = job() if cluster.cluster == "debug" else _start(launch, job, facts)
+        if status:
+            return status
+    return 0
+
+
+def _queue_parts(launch: Launch, parts: list[Job], merge: MergeJob) -> int:
+    """Queue the parts, and the merge after them, which tells of a part that failed."""
+    array = submit(launch, parts)[0].partition("_")[0]
+    after = replace(
+        launch,
+        name=f"{launch.name}-merge",
+        dependency=f"afterany:{array}",
+        last_words=[*launch.last_words, f'[ "$status" != {MISTAKE} ] || scancel "$SLURM_JOB_ID"'],
+    )
+    (last,) = submit(after, [replace(merge, array=array)])
+    print(f"jobs {array} ({len(parts)} parts) and {last} (the merge) are queued")
+    print(f"  logs   {launch.folder}")
     print(f"  watch  squeue --jobs {array},{last}")
     print(f"  stop   scancel {array} {last}   (the same command goes on)")
     return 0
@@ -145,17 +161,20 @@ def _launch(cluster: ClusterOptions, name: str, folder: Path, snapshots: Path) -
     )
 
 
-def _is_ready(launch: Launch, facts: dict[str, Any], num_jobs: int = 1) -> bool:
-    """Check the job against the cluster. False for a dry run, which is shown instead."""
+def _is_ready(launch: Launch, facts: dict[str, Any], uses_gpus: bool, num_jobs: int = 1) -> bool:
+    """Check the job against the cluster. Returns False for a dry run, which it shows."""
     cluster = launch.options
+    lines = []
     if cluster.cluster == "slurm" and (is_there() or not cluster.dry_run):
-        check_cluster(launch)
-    if unused := cluster.cluster != "slurm" and cluster.unused_locally:
-        print(f"not used on this machine: {', '.join(unused)}")
+        lines = check_cluster(launch, uses_gpus)
+    elif cluster.cluster != "slurm" and cluster.unused_locally:
+        lines = [f"not used on this machine: {', '.join(cluster.unused_locally)}"]
     if cluster.dry_run:
         is_slurm = cluster.cluster == "slurm"
         print(launch.script(num_jobs) if is_slurm else "# no script: it runs on this machine")
         print(json.dumps(_facts(launch, facts), indent=2))
+    for line in lines:
+        print(wrap(line), file=sys.stderr if cluster.dry_run else sys.stdout)
     return not cluster.dry_run
 
 
@@ -171,12 +190,12 @@ def _start(launch: Launch, job: Job, facts: dict[str, Any]) -> int:
         started(submit(launch, [job])[0])
         return 0
     job_id, status = run_locally(launch, job, started)
-    if status not in (0, STOPPED):
-        told = records.last_error(job_id) or "a rank ended without a word; see the log"
-        print(f"error: {told}", file=sys.stderr)
-    else:
+    if status in (0, STOPPED):
         print(f"job {job_id} {'was stopped and has saved' if status else 'is done'}")
-    return status
+        return status
+    told = records.last_error(job_id) or "a rank ended without a word; see the log"
+    print(wrap(f"error: {told}"), file=sys.stderr)
+    return MISTAKE if f" {UserError.__name__}: " in told else status
 
 
 def _tell(launch: Launch, job_id: str) -> None:
@@ -197,7 +216,7 @@ def _facts(launch: Launch, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(options: Any) -> dict[str, Any]:
-    """Fields as JSON values."""
+    """Return fields as JSON values."""
     values: Sequence[tuple[str, Any]] = list(dataclasses.asdict(options).items())
     return {name: str(value) if isinstance(value, Path) else value for name, value in values}
 
@@ -210,7 +229,7 @@ COMMANDS: dict[str, tuple[Command, Options]] = {
 
 
 def command() -> None:
-    """`pix2pix-submit`, and this file."""
+    """Run `pix2pix-submit`, and this file."""
     use_local_cluster()
     main(COMMANDS)
 

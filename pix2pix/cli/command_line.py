@@ -1,7 +1,7 @@
 """A command line in one call: `main(command, Options)` reads argv through Fire into dataclasses.
 
-Every value arrives as text and is parsed by its field's type (`options.py`), from a flag and from
-`--config FILE` alike. A user's mistake is one message without a traceback.
+Every value is text and is parsed by its field's type (`options.py`), both from flags and from
+`--config FILE`. A user's mistake is one message without a traceback.
 """
 
 import inspect
@@ -27,14 +27,14 @@ def main(
     options: Options | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Runs `command(parse(options, argv))` and exits with the status it returns (None is 0).
+    """Run `command(parse(options, argv))`, and exit with the status that it returns (None is 0).
 
     A UserError is printed once, by rank 0 of a launch, and exits with status 2 on every rank. A
     LostProcessError is printed by every rank that noticed, and exits with status 69. Any other
-    exception keeps its traceback: that is a bug of ours.
+    exception keeps its traceback, because it is a bug of ours.
 
     Args:
-        command: a function of an `options`; its docstring introduces `--help`. Or a mapping from
+        command: a function of an `options`; `--help` begins with its docstring. Or a mapping from
             the names of subcommands to (function, options).
         options: a dataclass of `option` fields, or several: the command takes one of each.
         argv: the arguments after the program's name; None reads those of the process.
@@ -49,33 +49,37 @@ def main(
     except LostProcessError as error:
         print(wrap(f"error: {error}"), file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(69)  # EX_UNAVAILABLE; threads that wait for the lost one would abort with a dump
+        os._exit(69)  # EX_UNAVAILABLE; threads that wait for the lost process would dump core
     except KeyboardInterrupt:
         status = 130  # 128 + SIGINT, as a shell reports it
     except BrokenPipeError:
         if not _reader_has_left():
             raise
-        # Or the interpreter flushes on its way out, and complains.
+        # Otherwise the interpreter fails to flush at exit, and prints an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141  # 128 + SIGPIPE
     sys.exit(status)
 
 
 def parse(options: type[T], arguments: Sequence[str]) -> T:
-    """The options that the flags and the file of a `--config FILE` among them say; flags win.
+    """Return the options from flags and from the file of `--config FILE`; flags override the file.
 
     Raises:
-        UserError: a flag or a file's entry is unknown, repeated, missing or not readable as its
-            type, or `options` itself refuses the values.
+        UserError: a flag or an entry of the file is unknown, repeated, missing or not of its type,
+            or `options` itself refuses the values.
     """
     return cast(T, parse_all((options,), arguments)[0])
 
 
 def parse_all(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
-    """One of each class, from flags that belong to all of them together; raises as `parse`.
+    """Return one instance of each class, from flags that belong to any of them.
 
-    A class may have a static method `preset_of(texts)`: by the texts that are given, it names a
-    file and a mapping in it with more of its flags, which flags and --config win over; or None.
+    A class may have a static method `preset_of(texts)`. From the texts of the given flags it
+    returns a file and the name of a mapping in it with more flags of the class, or None. Flags and
+    --config override these.
+
+    Raises:
+        UserError: as for `parse`.
     """
     flags = flags_of(*classes)
     given = from_arguments(arguments, flags | {"config": CONFIG})
@@ -125,11 +129,11 @@ def _run(
 
 
 def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"  # set by accelerate, torchrun and our SLURM job
+    return os.environ.get("RANK", "0") == "0"  # set by accelerate, torchrun and our SLURM jobs
 
 
 def _reader_has_left() -> bool:
-    """True if the broken pipe is our stdout (`… | head`), and not one of the command's own."""
+    """Return True if the broken pipe is our stdout (`… | head`), not a pipe of the command."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

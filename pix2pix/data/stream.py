@@ -154,8 +154,8 @@ class _Sent:
         fields = (batch.color.shape[-1], batch.flip.tolist(), batch.keys, batch.broken)
         if self.slot is None:
             return Batch.view, (self.pixels, *fields)
-        return _arrived, (self.memory, self.slot, *fields)
+        return _arrived, (self.memory.number, self.slot, *fields)
 
 
-def _arrived(memory: BatchMemory, slot: int, *fields: Any) -> Batch:
-    return Batch.view(memory.open(slot), *fields)
+def _arrived(memory: int, slot: int, *fields: Any) -> Batch:
+    return Batch.view(BatchMemory.created_here(memory).open(slot), *fields)

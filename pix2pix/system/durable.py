@@ -8,12 +8,12 @@ from typing import Any
 
 
 def aside(path: Path) -> Path:
-    """Where to write what will be `path`: same folder, hidden, told apart by process."""
+    """Return the hidden temporary path for `path`: same folder, one per process."""
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
 def leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What any process left aside in `folder`: (file, name of what it was to become)."""
+    """Yield the temporary files of any process in `folder`: (file, final name)."""
     for path in sorted(folder.glob(".*.tmp")):
         name, _, process = path.name[1:].removesuffix(".tmp").rpartition(".")
         if process.isdecimal():
@@ -21,7 +21,7 @@ def leftovers(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def publish(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, complete or not at all, also over a loss of power."""
+    """Write `data` to `path`, completely or not at all, even if power fails."""
     try:
         aside(path).write_bytes(data)
         publish_aside(path)
@@ -38,12 +38,12 @@ def publish_aside(path: Path) -> None:
 
 
 def publish_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Put `content` at `path` as indented JSON, complete or not at all."""
+    """Write `content` to `path` as indented JSON, completely or not at all."""
     publish(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def flush(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
+    """Make the content of a file, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -103,7 +103,7 @@ def test_a_broken_sample_is_the_same_error_on_every_rank(run, tiny_shards, tmp_p
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("split", "no split 'test'"), ("run", "no run directory"), ("checkpoint", "no checkpoint")],
+    [("split", "no split 'test'"), ("run", "not a run directory"), ("checkpoint", "no checkpoint")],
 )
 def test_what_can_not_be_evaluated_is_a_clear_error(run, tiny_shards, tmp_path, kind, words):
     empty = shutil.copytree(run, tmp_path / "run")

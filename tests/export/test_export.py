@@ -194,7 +194,7 @@ def test_an_empty_folder_is_filled_and_another_is_left_alone(trained_run, export
     (tmp_path / "other" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds other files; choose another --out"):
         export(trained_run, tmp_path / "other")
-    with pytest.raises(UserError, match="is a file; --out is the folder to make"):
+    with pytest.raises(UserError, match="is a file; --out is the folder to create"):
         export(trained_run, tmp_path / "other" / "letter.txt")
     assert contents(tmp_path / "other") == {"letter.txt": b"dear"}
 
@@ -248,8 +248,8 @@ def test_the_scripts_export_with_onnx_and_color_with_that(
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("absent", "is no run directory"),
-        ("model", "config.json is damaged, or no run's"),
+        ("absent", "is not a run directory"),
+        ("model", "config.json is damaged, or not from a run"),
     ],
 )
 def test_what_is_no_run_is_one_error(exported, tmp_path, source, words):

@@ -70,7 +70,7 @@ def test_another_painting_is_refused(tmp_path, monkeypatch):
         return program
 
     monkeypatch.setattr(torch.onnx, "export", export_another)
-    with pytest.raises(UserError, match=r"model.onnx paints other colors than the network \(by"):
+    with pytest.raises(UserError, match=r"model.onnx gives other colors than the network \(by"):
         write_onnx(generator, tmp_path / "model.onnx")
 
 

@@ -16,12 +16,13 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 SECONDS = 120
 
-# Two nodes with two pretended GPUs each, and networks that learn nothing in little time.
+# Two nodes with two ranks each, without the GPUs, and networks that learn nothing in little time.
+RANKS = {"gpus_per_node": 0, "tasks_per_node": 2}
 SMALLER = {
     "submit shards": {"parts": 2, "cpus_per_task": 1, "short_side": 72, "min_short_side": 72},
     "submit train": {
         "nodes": 2,
-        "gpus_per_node": 2,
+        **RANKS,
         "image_size": 64,
         "generator_width": 4,
         "discriminator_width": 4,
@@ -30,7 +31,7 @@ SMALLER = {
         "warmup_steps": 1,
         "num_workers": 0,
     },
-    "submit evaluate": {"gpus_per_node": 2},
+    "submit evaluate": RANKS,
 }
 PRESETS = "\n".join(f"{name}:\n  partition: main\n  cpus_per_task: 1" for name in ("cpu", "h100"))
 

@@ -148,7 +148,9 @@ def test_two_clusters_run_side_by_side_and_one_that_stops_leaves_no_process(clus
     other.start(num_nodes=1, gpus_per_node=0)
     try:
         assert other.run("sinfo", "--noheader", "--format=%D %G").splitlines()[0] == "1 (null)"
-        assert cluster.run("sinfo", "--noheader", "--format=%D %G").splitlines()[0] == "2 gpu:2"
+        assert (
+            cluster.run("sinfo", "--noheader", "--format=%D %G").splitlines()[0] == "2 gpu:a100:2"
+        )
         with pytest.raises(UserError, match="runs already"):
             other.start()
         submit(other, "sleep 300")

@@ -205,7 +205,7 @@ def test_a_second_training_in_a_run_directory_is_refused_with_status_2(tiny_shar
     [
         ({"sead": 7}, "error: unknown flag --sead; did you mean --seed"),
         ({"global_batch": 7}, "error: global_batch 7 does not divide by 2 ranks; use 6 or 8"),
-        ({"run_dir": ROOT / "tests"}, "has files but no config.json, so it is no run directory"),
+        ({"run_dir": ROOT / "tests"}, "has files but no config.json, so it is not a run directory"),
     ],
 )
 def test_a_mistake_is_told_once_by_two_processes_which_end(tiny_shards, tmp_path, changes, message):
