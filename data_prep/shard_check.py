@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
+from pix2pix.data.data_set import DataSet
+from pix2pix.data.fetch import FetchError
 from pix2pix.data.index import (
     COLOR,
     GRAY,
@@ -28,11 +30,14 @@ from pix2pix.data.index import (
 )
 from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
+from pix2pix.photos.photo import PhotoError, open_reduced
 from pix2pix.system.light_webdataset import import_webdataset
+from pix2pix.system.urls import is_url
 
 _KINDS = (COLOR, GRAY, "json")  # webdataset's writer sorts them
 _EARLIER_KINDS = (GRAY, COLOR, "json")  # of shards made before that writer
 _FULL_CHROMA = 0  # what Pillow calls 4:4:4
+_ENOUGH = 64  # pixels: a decoder reads every bit of a picture, and need not make it whole
 
 Member = tuple[str, int, int]  # kind, offset and size in bytes
 
@@ -48,11 +53,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class CheckTask:
-    """A shard to look at, as the manifest names it. quick: size and index only."""
+    """A shard of `data` to look at, as the manifest names it. quick: size and index only."""
 
-    root: Path
+    data: DataSet
     shard: Shard
-    short_side: int
     quick: bool
 
 
@@ -65,41 +69,87 @@ class Checked:
 
 
 def check_shard(task: CheckTask, count: Callable[[], None]) -> Checked:
-    """Look at one shard; `count` is called per sample. What is wrong is told, never raised."""
+    """Look at one shard; `count` is called per sample. What is wrong is told, never raised.
+
+    One that lies at a URL is fetched for that, and kept only where it was in the cache before.
+    """
+    data, shard = task.data, task.shard
+    cache = data.cache if data.is_cached(shard) else None
+    was_there = cache is not None and cache.has(shard)
     keys: list[str] = []
-    faults = tuple(_faults(task, keys, count))
-    return Checked(np.array([key.encode() for key in keys], dtype=np.bytes_), faults)
-
-
-def _faults(task: CheckTask, keys: list[str], count: Callable[[], None]) -> Iterator[Fault]:
-    """The faults of a shard; its keys are added to `keys`."""
-    shard = task.shard
-    path = task.root / shard.name
+    faults: list[Fault] = []
     try:
-        with path.open("rb") as file:
-            num_bytes = os.fstat(file.fileno()).st_size
-            if num_bytes != shard.bytes:
-                yield Fault(shard.name, f"{num_bytes:,} bytes, not {shard.bytes:,}")
-                return
-            if not task.quick and file_digest(file, "sha256").hexdigest() != shard.sha256:
-                yield Fault(shard.name, "bits have changed: its SHA-256 is another one")
-            proof = None if task.quick else _Proof(path)
-            for key, members in _samples(path):
-                keys.append(key)
-                for problem in _problems(file.fileno(), key, members, task, proof):
-                    yield Fault(shard.name, problem, key)
-                count()
-        yield from (Fault(shard.name, problem) for problem in _problems_of_index(task, path))
-        if proof is not None:
-            yield from (Fault(shard.name, problem) for problem in proof.end())
-        if len(keys) != shard.num_samples:
-            yield Fault(shard.name, f"{len(keys):,} samples, not {shard.num_samples:,}")
+        for fault in _faults(task, data.tar(shard), keys, count):
+            faults.append(fault)
     except FileNotFoundError:
-        yield Fault(shard.name, "is missing")
+        faults.append(Fault(shard.name, "is missing"))
     except OSError as error:
-        yield Fault(shard.name, f"cannot be read: {error.strerror}")
+        faults.append(Fault(shard.name, f"cannot be read: {error.strerror}"))
+    except FetchError as error:
+        faults.append(Fault(shard.name, str(error)))
     except UserError:  # by tar_files
-        yield Fault(shard.name, "is cut short, or no plain tar")
+        faults.append(Fault(shard.name, "is cut short, or no plain tar"))
+    finally:
+        if cache is not None and not was_there:
+            cache.remove(cache.path(shard).name)
+    return Checked(np.array([key.encode() for key in keys], dtype=np.bytes_), tuple(faults))
+
+
+def _faults(
+    task: CheckTask, path: Path, keys: list[str], count: Callable[[], None]
+) -> Iterator[Fault]:
+    """The faults of the shard at `path`; the keys of its pairs are added to `keys`."""
+    shard = task.shard
+    with path.open("rb") as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        if num_bytes != shard.bytes:
+            yield Fault(shard.name, f"{num_bytes:,} bytes, not {shard.bytes:,}")
+            return
+        if not task.quick and file_digest(file, "sha256").hexdigest() != shard.sha256:
+            yield Fault(shard.name, "bits have changed: its SHA-256 is another one")
+        if task.data.split.kind == "pictures":
+            yield from _faults_of_pictures(task, path, file.fileno(), count)
+            return
+        proof = None if task.quick else _Proof(path)
+        for key, members in _samples(path):
+            keys.append(key)
+            for problem in _problems(file.fileno(), key, members, task, proof):
+                yield Fault(shard.name, problem, key)
+            count()
+    yield from (Fault(shard.name, problem) for problem in _problems_of_index(task, path))
+    if proof is not None:
+        yield from (Fault(shard.name, problem) for problem in proof.end())
+    if len(keys) != shard.num_samples:
+        yield Fault(shard.name, f"{len(keys):,} samples, not {shard.num_samples:,}")
+
+
+def _faults_of_pictures(
+    task: CheckTask, path: Path, file: int, count: Callable[[], None]
+) -> Iterator[Fault]:
+    """The faults of a shard that others made: of what its index says, nothing else."""
+    shard = task.shard
+    try:
+        index = task.data.index(shard)
+    except UserError as error:
+        yield Fault(shard.name, str(error))
+        return
+    kinds = task.data.split.prep["image"]
+    theirs = _by_webdataset(path) if not task.quick else iter(())
+    for number in range(index.num_samples):
+        count()
+        if task.quick:
+            continue
+        key = index.key(number)
+        offset, size = index.place("picture", number)
+        picture = os.pread(file, size, offset)
+        try:
+            open_reduced(picture, _ENOUGH)
+        except PhotoError as error:
+            yield Fault(shard.name, f"its picture cannot be used: {error}", key)
+        sample = next((one for one in theirs if one["__key__"] == key), {})
+        if not any(sample.get(kind) == picture for kind in kinds):
+            yield Fault(shard.name, "webdataset reads another picture, or no such sample", key)
+            theirs = iter(())
 
 
 class _Proof:
@@ -162,7 +212,9 @@ def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
 
 def _problems_of_index(task: CheckTask, path: Path) -> Iterator[str]:
     """What is wrong with the index beside the shard; readers make one where there is none."""
-    file = index_path(task.root, task.shard.name)
+    if is_url(task.data.root):
+        return  # who fetches it compares it with the shard
+    file = index_path(Path(task.data.root), task.shard.name)
     try:
         found = read_index(file)
         if index_bytes(found) != index_bytes(index_shard(path, task.shard.sha256)):
@@ -190,8 +242,9 @@ def _problems(
         except (ValueError, KeyError, TypeError):
             yield "json does not tell width and height"
             return
-        if min(size) != task.short_side:
-            yield f"short side of {min(size)} pixels, not {task.short_side}"
+        short_side = task.data.split.short_side
+        if min(size) != short_side:
+            yield f"short side of {min(size)} pixels, not {short_side}"
         yield from _problems_of_picture(GRAY, data[GRAY], "L", size)
         yield from _problems_of_picture(COLOR, data[COLOR], "RGB", size)
 

@@ -44,7 +44,7 @@ def test_a_folder_is_copied_with_a_card_that_loads_it_by_plain_webdataset(
     assert copied == without_sidecars(clean_run) | {
         "rejected.jsonl": (clean_run / "rejected.jsonl").read_bytes()
     }
-    assert verify_shards(VerifyShardsOptions(shards=out, num_workers=1)) == 0
+    assert verify_shards(VerifyShardsOptions(shards=str(out), num_workers=1)) == 0
     assert "| train | 23 | 6 |" in card
     assert "| not known | 23 |" in card
     told = subprocess.run(

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.index_shards import IndexShardsOptions, index_shards
 from data_prep.verify_shards import VerifyShardsOptions, verify_shards
-from pix2pix.data.index import index_shard
+from pix2pix.data.index import index_path, index_shard, read_index
 from pix2pix.errors import UserError
+from tests.others_shards import by_shard_writer
 from tests.photographs import colorful, encoded
 from tests.shard_runs import ENVIRONMENT, as_earlier_version, contents, plans_for, write
+from tests.web_server import WebServer
 
 FIRST = "train-000000.tar"
 SECOND = "train-000001.tar"
@@ -34,7 +37,7 @@ def shards(sound: Path, tmp_path: Path) -> Path:
 
 
 def verify(folder: Path, **changes) -> int:
-    return verify_shards(VerifyShardsOptions(shards=folder, **{"num_workers": 1} | changes))
+    return verify_shards(VerifyShardsOptions(shards=str(folder), **{"num_workers": 1} | changes))
 
 
 def flip(path: Path, offset: int, bit: int = 0x10) -> None:
@@ -330,3 +333,44 @@ def test_the_exit_status_tells(shards: Path, damage: str, status: int) -> None:
     ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert ended.returncode == status
     assert "Traceback" not in ended.stderr
+
+
+def test_shards_at_a_url_are_verified_and_not_kept(
+    sound: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "cache"
+    with WebServer() as server:
+        server.files = {f"/{name}": data for name, data in contents(sound).items()}
+        options = VerifyShardsOptions(shards=server.url, num_workers=1, shards_cache=str(cache))
+        assert verify_shards(options) == 0
+        assert not list(cache.glob("*.tar"))
+        flip(shards / FIRST, 3000)
+        server.files[f"/{FIRST}"] = (shards / FIRST).read_bytes()
+        del server.files[f"/{SECOND}"]
+        capsys.readouterr()
+        assert verify_shards(options) == 1
+        with pytest.raises(UserError, match="--quick looks at sizes of files"):
+            verify_shards(VerifyShardsOptions(shards=server.url, quick=True))
+    told = capsys.readouterr().out
+    assert "was altered since its manifest was written" in told
+    assert "HTTP status 404" in told
+    assert "2 faults in 2 shards" in told
+
+
+def test_shards_that_others_made_are_verified_by_their_index(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others, out = by_shard_writer(tmp_path / "others"), tmp_path / "out"
+    options = IndexShardsOptions(shards=(str(others),), out=out, min_short_side=40, num_workers=1)
+    index_shards(options)
+    assert verify(out) == 0
+    assert verify(out, quick=True) == 0
+    index = read_index(index_path(out, "train-00000.tar"))
+    flip(others / "00000.tar", index.place("picture", 1)[0])
+    (others / "00001.tar").unlink()
+    capsys.readouterr()
+    assert verify(out) == 1
+    told = capsys.readouterr().out
+    assert "train-00000.tar 000001: its picture cannot be used" in told
+    assert "train-00001.tar: is missing" in told
+    assert "index them again" in told
