@@ -8,6 +8,7 @@ REQUIRED = [
     "torch>=2.11",  # the networks, autograd, distributed checkpoints
     "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
+    "filelock>=3.12",  # one process fetches a shard; comes with torch
     "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
     "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
     "numpy>=1.26",  # the order of samples is arithmetic on integer arrays
@@ -44,7 +45,6 @@ EXTRAS = {
     ],
     "s3": ["s3fs>=2024.6"],  # shards in S3 and the like
     "gs": ["gcsfs>=2024.6"],  # shards in Google Cloud Storage
-    "az": ["adlfs>=2024.4"],  # shards in Azure Blob Storage
     "dev": [
         "pytest>=8.0",
         "pytest-xdist>=3.5",  # the suite on every core

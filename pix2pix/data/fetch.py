@@ -25,9 +25,13 @@ SILENT_SECONDS = 20  # below SLOWEST bytes per second for so long: the server ha
 SLOWEST = 1024
 RETRIES = 3  # of curl itself: time-outs, 408, 429, 5xx
 
-# The package that fsspec needs for a scheme, and the extra of ours that brings it.
-_PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "az": ("adlfs", "az")}
-_PACKAGES["hf"] = ("huggingface_hub", "hub")
+# The package that fsspec needs for a scheme, and what to install for it.
+_PACKAGES = {
+    "s3": ("s3fs", "'pix2pix[s3]'"),
+    "gs": ("gcsfs", "'pix2pix[gs]'"),
+    "az": ("adlfs", "adlfs"),
+    "hf": ("huggingface_hub", "huggingface_hub"),
+}
 
 # Exit statuses of curl (its man page): what they mean, and whether another try may go better.
 _CURL: dict[int, tuple[str, bool]] = {
@@ -94,10 +98,10 @@ def _open(place: str) -> IO[bytes]:
 
 def require_package(url: str) -> None:
     """Raise FetchError, naming the extra, where the package for a store's URLs is absent."""
-    package, extra = _PACKAGES.get(urlsplit(url).scheme, ("", ""))
+    package, wanted = _PACKAGES.get(urlsplit(url).scheme, ("", ""))
     if package and find_spec(package) is None:
         raise FetchError(
-            f"cannot fetch {url}: it needs the package {package}: pip install 'pix2pix[{extra}]'"
+            f"cannot fetch {url}: it needs the package {package}: pip install {wanted}"
         )
 
 

@@ -75,7 +75,7 @@ def measured(run, shards, stand_in, out=None, stop_after=None, split="train"):
     distributed = Distributed(timeout_minutes=1, num_threads=1)
     try:
         metrics = ("fid", "kid", "lpips")
-        found = measure_run(run, shards, split, distributed, 2, 0, metrics, None, out)
+        found = measure_run(run, [str(shards)], split, distributed, 2, 0, metrics, None, out)
     except KeyboardInterrupt:
         return None
     return found.report, found.scores
@@ -219,7 +219,7 @@ def report_of(options):
 def options_for(run, shards, folder, **changes):
     values = {"csv": folder / "table.csv", "sheet": folder / "sheet.png"} | changes
     return EvaluateOptions(
-        run_dir=run, shards=shards, out=folder / "report.json", num_workers=0, **values
+        run_dir=run, shards=(str(shards),), out=folder / "report.json", num_workers=0, **values
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pix2pix.cli.command_line import main
+from pix2pix.cli.options import arguments_of
 from slurm.submit import COMMANDS
 from tests.small_training import tiny_config
 
@@ -19,8 +20,13 @@ def submit(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def train(shards: Path, run_dir: Path, **changes) -> list[str]:
-    values = tiny_config(shards, run_dir).to_json() | changes
-    return ["train", *(f"--{name}={value}" for name, value in values.items() if value is not None)]
+    changed = [f"--{name}={value}" for name, value in changes.items() if value is not None]
+    given = [
+        argument
+        for argument in arguments_of(tiny_config(shards, run_dir))
+        if argument.partition("=")[0].removeprefix("--") not in changes
+    ]
+    return ["train", *given, *changed]
 
 
 def script_of(shown: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from pix2pix.cli.options import arguments_of
 from slurm.local.cluster import LocalCluster
 from slurm.records import Records
 from slurm.scheduler import job_state
@@ -22,8 +23,7 @@ def records_of(run_dir: Path) -> Records:
 
 
 def flags_of(config) -> list[str]:
-    given = {name: value for name, value in config.to_json().items() if value is not None}
-    return [f"--{name}={value}" for name, value in given.items()]
+    return arguments_of(config)
 
 
 def run(*command: str) -> str:
