@@ -10,9 +10,10 @@ REQUIRED = [
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
     "filelock>=3.12",  # one process fetches a shard; comes with torch
     "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
+    "jinja2>=3.1",  # huggingface_hub fills the model card with it; comes with torch
     "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
     "numpy>=1.26",  # the order of samples is arithmetic on integer arrays
-    "pillow>=10.1",  # every picture format that people bring
+    "pillow>=11.3",  # most picture formats that people bring, AVIF and color profiles among them
     # Lanczos by SIMD, data preparation is 1.5 times as fast with it; Linux on ARM has no wheel of
     # it, and gets Pillow's.
     "cykooz-resizer>=4.0.1; platform_machine != 'aarch64'",
@@ -22,13 +23,26 @@ REQUIRED = [
     "fire>=0.7",  # command lines
     "pyyaml>=6.0",  # recipes
     "tensorboard>=2.16",  # curves and pictures of a run
+    "matplotlib>=3.8",  # charts of shards, reports and benchmarks; imported when one is drawn
     "tqdm>=4.66",  # progress bars
+    "ijson>=3.3",  # reads two lists of COCO's annotations, not 2.7 GB of objects
+    "filelock>=3.29",  # one preparation at a time makes the same shards; comes with torch
+    "psutil>=5.9",  # processes, their memory and their children; comes with accelerate
     "submitit>=1.5.2",  # jobs on a SLURM cluster: scripts, pickles, arrays
 ]
 EXTRAS = {
     "demo": [
         "scikit-image>=0.24",  # carries color photographs in the public domain
         "scikit-learn>=1.5",  # carries two more (CC BY)
+    ],
+    "formats": [  # 16 bits per channel in and out, scans of every kind, JPEG XL
+        "imagecodecs>=2024.9.22",  # BSD; color profiles at 16 bits, 16-bit PNG, JPEG XL
+        "tifffile>=2024.8.30",  # BSD; the TIFFs that scanners and archives write
+    ],
+    "heif": [
+        # HEIC of phones. Its code is BSD, its wheel GPLv2 (it carries the encoder x265): who
+        # distributes the product with it has to follow that.
+        "pillow-heif>=0.21",
     ],
     "onnx": [
         "onnx>=1.17",  # the format
@@ -46,6 +60,9 @@ EXTRAS = {
     "s3": ["s3fs>=2024.6"],  # shards in S3 and the like
     "gs": ["gcsfs>=2024.6"],  # shards in Google Cloud Storage
     "dev": [
+        "imagecodecs>=2024.9.22",  # tests read what comes back with these
+        "tifffile>=2024.8.30",
+        "pillow-heif>=0.21",
         "pytest>=8.0",
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time
@@ -97,7 +114,7 @@ setup(
     python_requires=">=3.11",
     packages=[*PACKAGES, "pix2pix.scripts"],
     package_dir={"pix2pix.scripts": "scripts"},
-    package_data={name: ["py.typed"] for name in ROOMS},
+    package_data={name: ["py.typed"] for name in ROOMS} | {"pix2pix.export": ["card.md"]},
     entry_points={
         "console_scripts": [f"pix2pix-{name} = {room}:command" for name, room in COMMANDS.items()]
     },

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 
 from data_prep.assembly import REJECTED
 from data_prep.dataset_card import CARD, count_licenses, dataset_card
-from data_prep.progress import Progress, bytes_text
 from data_prep.shard_file import disk_errors
 from data_prep.stores import Target, digest_of, open_target
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import bytes_text, progress
 from pix2pix.data.fetch import FetchError, chunks
 from pix2pix.data.index import index_path
 from pix2pix.data.shards import (
@@ -141,8 +141,8 @@ def _is_there(target: Target, there: dict[str, int], item: Item, quick: bool) ->
 def _copy(target: Target, items: Sequence[Item], folder: Path, total: int) -> int:
     """Copy `items` and return how many bytes they are."""
     copied = 0
-    with Progress("bytes") as progress:
-        progress.begin(total - sum(item.num_bytes or 0 for item in items), total)
+    done = total - sum(item.num_bytes or 0 for item in items)
+    with progress("bytes", total, done=done) as bar:
         for start in range(0, len(items), target.batch):
             files = [
                 (file, item)
@@ -159,7 +159,7 @@ def _copy(target: Target, items: Sequence[Item], folder: Path, total: int) -> in
                         f"{size:,}; run the same command again"
                     )
             copied += sum(sizes.values())
-            progress.advance(sum(item.num_bytes or 0 for _, item in files))
+            bar.update(sum(item.num_bytes or 0 for _, item in files))
             for file, _ in files:
                 if file.parent == folder:
                     file.unlink()

@@ -24,12 +24,12 @@ from data_prep.found_shard import look_through
 from data_prep.index_task import Found, IndexPrep, IndexTask, read_found
 from data_prep.make_shards import report
 from data_prep.ownership import own
-from data_prep.progress import Progress
 from data_prep.shard_file import Reject, differences, disk_errors
 from data_prep.shard_list import PIPE, list_shards
 from data_prep.workers import work_in_parallel
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import progress
 from pix2pix.data.index import ShardIndex, index_path, write_index
 from pix2pix.data.shards import Manifest, Shard, Split
 from pix2pix.errors import UserError
@@ -92,14 +92,14 @@ def index_shards(options: IndexShardsOptions) -> int:
     root = options.out
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        with own(root) as worker_lock:
+        with own(root):
             manifest = manifest_so_far(root)
             if _is_finished(root, options.split, tasks[0].prep, manifest):
                 print(f"nothing to do: {root} is finished")
                 return 0
             for file, _ in leftovers(root):
                 file.unlink()
-            _look_through_all(tasks, options.num_workers or num_cores(), worker_lock)
+            _look_through_all(tasks, options.num_workers or num_cores())
             made = _assemble(options.split, tasks)
             publish_splits(root, [made], manifest)
             for task in tasks:
@@ -177,21 +177,20 @@ def _is_finished(root: Path, split: str, prep: IndexPrep, manifest: Manifest) ->
     return all(index_path(root, shard.name).exists() for shard in shards)
 
 
-def _look_through_all(tasks: Sequence[IndexTask], num_workers: int, worker_lock: Path) -> None:
+def _look_through_all(tasks: Sequence[IndexTask], num_workers: int) -> None:
     todo = [task for task in tasks if read_found(task) is None]
-    with Progress("shards") as progress:
-        progress.begin(len(tasks) - len(todo), len(tasks))
-        done, looked = 0, time.monotonic()
+    with progress("shards", len(tasks), done=len(tasks) - len(todo)) as bar:
+        looked = time.monotonic()
 
         def advance(_: int) -> None:
             """Samples are counted by the workers; how many there are nobody knows before."""
-            nonlocal done, looked
+            nonlocal looked
             if time.monotonic() - looked > _LOOK_SECONDS:
-                now = sum(task.found_file.exists() for task in todo)
-                progress.advance(now - done)
-                done, looked = now, time.monotonic()
+                looked = time.monotonic()
+                done = len(tasks) - len(todo) + sum(task.found_file.exists() for task in todo)
+                bar.update(done - bar.n)
 
-        work_in_parallel(look_through, todo, num_workers, advance, worker_lock)
+        work_in_parallel(look_through, todo, num_workers, advance)
 
 
 def _assemble(split: str, tasks: Sequence[IndexTask]) -> Made:

@@ -90,7 +90,7 @@ def merge_splits(root: Path) -> tuple[str, ...]:
 
 
 def _begun_splits(root: Path, manifest: Manifest) -> dict[str, Prep]:
-    """What each split that has sidecars is made with, but for a val that is cut off another."""
+    """Return what each begun split is made with, but for a val that is cut off another."""
     first: dict[str, Sidecar] = {}
     for path in sorted(root.glob("*.json")):
         sidecar = read_sidecar(path)
@@ -119,7 +119,7 @@ def _begun_splits(root: Path, manifest: Manifest) -> dict[str, Prep]:
 
 
 def _collect(root: Path, prep: Prep, sizes: Mapping[str, int]) -> dict[str, list[Sidecar]]:
-    """The sidecars of all shards of the splits that `split_sizes` told."""
+    """Return the sidecars of all shards of the splits that `split_sizes` told."""
     shards = [
         (split, shard_name(split, index))
         for split, size in sizes.items()
@@ -149,7 +149,7 @@ def _name_some(names: Sequence[str]) -> str:
 
 
 def command() -> None:
-    """`pix2pix-merge-shards`, and this file."""
+    """Run `pix2pix-merge-shards`, and this file."""
     main(merge_shards, MergeShardsOptions)
 
 

@@ -29,7 +29,7 @@ class PairSettings:
 class Pair:
     """Two JPEGs of one photograph, `width` x `height` pixels each, and the photograph's own size.
 
-    gray_jpeg: one channel, Rec. 601 luma. color_jpeg: 4:4:4.
+    gray_jpeg: one channel, Rec. 601 luma. color_jpeg: 4:4:4. notes: what was not as it was meant.
     """
 
     gray_jpeg: bytes
@@ -38,6 +38,7 @@ class Pair:
     height: int
     photo_width: int
     photo_height: int
+    notes: tuple[str, ...] = ()
 
 
 def make_pair(data: bytes, settings: PairSettings) -> Pair:
@@ -47,7 +48,8 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
     a person's gray photograph of that size would be. Raises PhotoError, with the reason why not:
     those of `open_reduced`, too_small, near_gray.
     """
-    photo, (width, height) = open_reduced(data, HEADROOM * settings.short_side)
+    notes: list[str] = []
+    photo, (width, height) = open_reduced(data, HEADROOM * settings.short_side, notes)
     if min(width, height) < settings.min_short_side:
         message = f"{width} x {height} pixels; at least {settings.min_short_side} needed"
         raise PhotoError("too_small", message)
@@ -66,6 +68,7 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
         height=color.height,
         photo_width=width,
         photo_height=height,
+        notes=tuple(notes),
     )
 
 

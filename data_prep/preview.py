@@ -9,13 +9,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from data_prep.progress import Progress, bytes_text
 from data_prep.shard_file import disk_errors
 from data_prep.survey import (
     Measured,
@@ -30,20 +29,25 @@ from pix2pix.cli.charts import (
     INK,
     SOFT,
     Mark,
+    chart,
     draw_bars,
     draw_histogram,
     font,
-    histogram,
+    png,
     shorten,
 )
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import bytes_text
 from pix2pix.data.cache import ShardCache, cache_folder
 from pix2pix.data.data_set import DataSet
 from pix2pix.data.shards import Split, open_split
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
 from pix2pix.system.urls import check_place
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_MEASURED = 4000  # samples: a few seconds, and shares that are right to a percent
 MOST_FETCHED = 4  # shards of a URL
@@ -97,13 +101,11 @@ def preview(options: PreviewOptions) -> int:
         print(f"from {MOST_FETCHED} of {len(split.shards):,} shards at most, which are fetched")
     chosen = pick(split.sample_counts, MOST_MEASURED, options.seed)
     shown = set(pick(split.sample_counts, options.num_pairs, options.seed))
-    with Progress("samples") as progress:
-        samples = measure(locate(data, chosen), progress)
+    samples = measure(locate(data, chosen))
     pairs = [one for place, one in zip(chosen, samples, strict=True) if place in shown]
-    file = BytesIO()
-    draw_sheet(split, samples, pairs, options.seed).save(file, "PNG")
+    picture = png(draw_sheet(split, samples, pairs, options.seed))
     with disk_errors(options.out.parent):
-        publish(options.out, file.getvalue())
+        publish(options.out, picture)
     print(f"{len(pairs)} of {split.num_samples:,} samples: {options.out}")
     return 0
 
@@ -111,12 +113,13 @@ def preview(options: PreviewOptions) -> int:
 def draw_sheet(
     split: Split, samples: Sequence[Measured], pairs: Sequence[Measured], seed: int
 ) -> Image.Image:
-    """The sheet: charts of `samples`, then `pairs`, gray beside color; mode "RGB"."""
+    """Return the sheet: charts of `samples`, then `pairs`, gray beside color; mode "RGB"."""
     height = PAIRS_TOP + -(-len(pairs) // COLUMNS) * PITCH + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), "white")
     draw = ImageDraw.Draw(sheet)
     _draw_heading(draw, split, len(pairs), seed)
-    _draw_charts(draw, split, samples)
+    for column, picture in enumerate(_charts(split, samples)):
+        sheet.paste(picture, (pair_place(column)[0], CHARTS_TOP))
     for number, pair in enumerate(pairs):
         left, top = pair_place(number)
         gray = _thumbnail(read_gray(pair.sample))
@@ -147,35 +150,31 @@ def _draw_heading(draw: ImageDraw.ImageDraw, split: Split, num_pairs: int, seed:
     draw.text((MARGIN, MARGIN + 36), line, SOFT, font(18))
 
 
-def _draw_charts(draw: ImageDraw.ImageDraw, split: Split, samples: Sequence[Measured]) -> None:
-    lefts = [pair_place(column)[0] for column in range(COLUMNS)]
-    boxes = [(x, CHARTS_TOP, x + PAIR_WIDTH, CHARTS_TOP + CHARTS_HEIGHT) for x in lefts]
+def _charts(split: Split, samples: Sequence[Measured]) -> list[Image.Image]:
+    size = (PAIR_WIDTH, CHARTS_HEIGHT)
     chromas = [sample.chroma for sample in samples]
     sides = [min(sample.photo_width, sample.photo_height) for sample in samples]
     min_chroma, min_side = split.prep["min_chroma"], split.prep["min_short_side"]
-    draw_histogram(
-        draw,
-        boxes[0],
-        f"Color of {len(samples):,} samples: median {median(chromas):.0f}",
-        "chroma spread, 0 to 255",
-        histogram(chromas, lowest=0),
-        [Mark(min_chroma, f"min_chroma {min_chroma:g}")],
-    )
     marks = [Mark(min_side, f"min_short_side {min_side}")]
     if split.kind == "pairs" and split.short_side != min_side:
         marks.append(Mark(split.short_side, f"short_side {split.short_side}"))
-    draw_histogram(
-        draw,
-        boxes[1],
-        f"Size of {len(samples):,} photographs: median {median(sides):.0f}",
-        "short side of the photograph, pixels",
-        histogram(sides),
-        marks,
-    )
     rejected = sum(split.rejected.values())
     total = split.num_samples + rejected
-    title = f"Left out: {rejected:,} of {total:,} ({rejected / total:.1%})"
-    draw_bars(draw, boxes[2], title, split.rejected, total)
+
+    def draw_color(axes: "Axes") -> None:
+        title = f"Color of {len(samples):,} samples: median {median(chromas):.0f}"
+        mark = Mark(min_chroma, f"min_chroma {min_chroma:g}")
+        draw_histogram(axes, title, "chroma spread, 0 to 255", chromas, [mark], lowest=0)
+
+    def draw_sizes(axes: "Axes") -> None:
+        title = f"Size of {len(samples):,} photographs: median {median(sides):.0f}"
+        draw_histogram(axes, title, "short side of the photograph, pixels", sides, marks)
+
+    def draw_rejects(axes: "Axes") -> None:
+        title = f"Left out: {rejected:,} of {total:,} ({rejected / total:.1%})"
+        draw_bars(axes, title, split.rejected, total)
+
+    return [chart(size, draw) for draw in (draw_color, draw_sizes, draw_rejects)]
 
 
 def _thumbnail(picture: Image.Image) -> Image.Image:

@@ -5,14 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from errno import EDQUOT, ENOSPC
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_prep.pairs import JPEG_QUALITY, Pair, PairSettings, make_pair
-from data_prep.photos import Photo, Source, read_photo
+from data_prep.photos import OTHER_KIND, Photo, Source, read_photo
 from pix2pix.data.index import COLOR, GRAY, METADATA, index_path, index_shard, write_index
 from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
@@ -66,6 +66,7 @@ class Sidecar:
     prep: Prep
     shard: Shard
     rejects: tuple[Reject, ...]
+    notes: dict[str, int] = field(default_factory=dict)  # what was kept, but not as it was meant
 
     @property
     def reasons(self) -> Counter[str]:
@@ -75,7 +76,11 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make. members: (index in the sorted list of all photographs, photograph)."""
+    """One shard to make.
+
+    members: (index in the sorted list of all photographs, photograph). others: names of files of
+    other kinds, to be listed among the rejects.
+    """
 
     root: Path
     split: str
@@ -83,6 +88,7 @@ class ShardTask:
     source: Source
     prep: Prep
     members: tuple[tuple[int, Photo], ...]
+    others: tuple[str, ...] = ()
 
     @property
     def tar(self) -> Path:
@@ -130,7 +136,8 @@ def read_sidecar(path: Path) -> Sidecar | None:
         content = json.loads(path.read_bytes())
         rejects = tuple(Reject(**reject) for reject in content["rejects"])
         prep = Prep(**{"writer": EARLIER_WRITER} | content["prep"])
-        return Sidecar(prep, Shard(**content["shard"]), rejects)
+        shard = Shard(**content["shard"])
+        return Sidecar(prep, shard, rejects, content.get("notes", {}))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -192,6 +199,7 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
     prep = task.prep
     settings = PairSettings(prep.short_side, prep.min_short_side, prep.min_chroma)
     rejects = []
+    notes: Counter[str] = Counter()
     with aside(task.tar).open("wb", buffering=2**18) as file:
         summed = _SummedFile(file)
         # No time and no owner, so that equal photographs make equal bytes.
@@ -204,11 +212,13 @@ def _write_tar(task: ShardTask, count: Callable[[], None]) -> Sidecar:
                 except PhotoError as error:
                     rejects.append(Reject(photo.name, error.reason))
                 else:
+                    notes.update(pair.notes)
                     tar.write(_sample(index, photo, pair))
                 count()
     num_samples = len(task.members) - len(rejects)
+    rejects += [Reject(name, OTHER_KIND) for name in task.others]
     shard = Shard(task.tar.name, num_samples, summed.num_bytes, summed.digest.hexdigest())
-    return Sidecar(prep, shard, tuple(rejects))
+    return Sidecar(prep, shard, tuple(rejects), dict(sorted(notes.items())))
 
 
 class _SummedFile:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.progress import Progress
+from pix2pix.cli.progress import progress
 from pix2pix.data.data_set import DataSet
 from pix2pix.data.order import permutation
 from pix2pix.errors import UserError
@@ -94,19 +94,15 @@ def locate(data: DataSet, chosen: Sequence[tuple[int, int]]) -> list[Sample]:
     return samples
 
 
-def measure(samples: Sequence[Sample], progress: Progress) -> list[Measured]:
+def measure(samples: Sequence[Sample]) -> list[Measured]:
     """Read and measure every sample, on all cores. Raises UserError, naming a broken one."""
-    progress.begin(0, len(samples))
-    measured = []
     # Threads do: decoding and arithmetic leave the interpreter to the others.
     with ThreadPoolExecutor(num_cores()) as pool:
         try:
-            for one in pool.map(_measure, samples):
-                measured.append(one)
-                progress.advance(1)
+            with progress("samples", len(samples), pool.map(_measure, samples)) as measured:
+                return list(measured)
         finally:
             pool.shutdown(cancel_futures=True)
-    return measured
 
 
 def read_gray(sample: Sample) -> Image.Image:

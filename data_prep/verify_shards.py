@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.progress import Progress
 from data_prep.shard_check import Checked, CheckTask, Fault, check_shard
 from data_prep.workers import work_in_parallel
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import progress
 from pix2pix.data.cache import ShardCache, cache_folder
 from pix2pix.data.data_set import DataSet
 from pix2pix.data.shards import Split, read_manifest, read_split
@@ -83,7 +83,7 @@ def verify_shards(options: VerifyShardsOptions) -> int:
 
 
 def _open(root: str, splits: Sequence[Split], options: VerifyShardsOptions) -> list[DataSet]:
-    """The splits, with a cache for shards that lie at a URL."""
+    """Return the splits, with a cache for shards that lie at a URL."""
     data_sets = [DataSet(root, split) for split in splits]
     if not any(data.needs_cache for data in data_sets):
         return data_sets
@@ -97,21 +97,20 @@ def _open(root: str, splits: Sequence[Split], options: VerifyShardsOptions) -> l
 
 
 def _check(options: VerifyShardsOptions, data_sets: Sequence[DataSet]) -> list[list[Checked]]:
-    """What was seen of each shard, by split."""
+    """Return what was seen of each shard, by split."""
     tasks = [
         CheckTask(data, shard, options.quick) for data in data_sets for shard in data.split.shards
     ]
     num_workers = options.num_workers or (1 if options.quick else num_cores())
-    with Progress("samples") as progress:
-        progress.begin(0, sum(data.split.num_samples for data in data_sets))
-        seen = iter(work_in_parallel(check_shard, tasks, num_workers, progress.advance))
+    with progress("samples", sum(data.split.num_samples for data in data_sets)) as bar:
+        seen = iter(work_in_parallel(check_shard, tasks, num_workers, bar.update))
     return [[next(seen) for _ in data.split.shards] for data in data_sets]
 
 
 def _repeated_keys(
     splits: Sequence[Split], checked: Sequence[Sequence[Checked]]
 ) -> Iterator[Fault]:
-    """Keys that come again in a split, or in the one that was cut off from it."""
+    """Find keys that come again in a split, or in the one that was cut off from it."""
     lists = defaultdict[str, list[tuple[str, NDArray[np.bytes_]]]](list)
     for split, shards in zip(splits, checked, strict=True):
         cut = json.dumps(split.prep) if split.prep.get("val_fraction") else split.name
@@ -128,7 +127,7 @@ def _repeated_keys(
 
 
 def _unknown_shards(root: str, splits: Sequence[Split]) -> Iterator[Fault]:
-    """Tars that a reader of SPLIT-*.tar would take in, and the manifest does not name."""
+    """Find tars that a reader of SPLIT-*.tar would take in, and the manifest does not name."""
     for split in splits:
         if is_url(root) or split.kind == "pictures":
             continue
@@ -139,7 +138,7 @@ def _unknown_shards(root: str, splits: Sequence[Split]) -> Iterator[Fault]:
 
 
 def _notes(root: str, manifest: Mapping[str, Split]) -> Iterator[str]:
-    """What is no fault of the shards, but may be a surprise."""
+    """Yield what is no fault of the shards, but may be a surprise."""
     for one, other in combinations(manifest.values(), 2):
         photos = one.prep.get("photos")
         are_one_cut = one.prep == other.prep and one.prep.get("val_fraction")
@@ -190,7 +189,7 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 
 def command() -> None:
-    """`pix2pix-verify-shards`, and this file."""
+    """Run `pix2pix-verify-shards`, and this file."""
     main(verify_shards, VerifyShardsOptions)
 
 

@@ -6,7 +6,7 @@ any number of processes makes the same bytes, and a run that was killed goes on 
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data_prep.assembly import (
@@ -18,7 +18,6 @@ from data_prep.assembly import (
 )
 from data_prep.ownership import Part, own
 from data_prep.photos import Photo, Source
-from data_prep.progress import Progress
 from data_prep.shard_file import (
     EARLIER_WRITER,
     Prep,
@@ -32,6 +31,7 @@ from data_prep.shard_file import (
     tell_earlier_writer,
 )
 from data_prep.workers import work_in_parallel
+from pix2pix.cli.progress import progress
 from pix2pix.data.order import permutation
 from pix2pix.data.shards import MANIFEST, Manifest
 from pix2pix.errors import UserError
@@ -53,16 +53,22 @@ class SplitPlan:
 
     @property
     def num_photos(self) -> int:
-        """Photographs of this split, before any is rejected."""
+        """Return how many photographs this split has, before any is rejected."""
         return sum(len(task.members) for task in self.tasks)
 
 
 def plan_splits(
-    root: Path, split: str, source: Source, photos: list[Photo], prep: Prep
+    root: Path,
+    split: str,
+    source: Source,
+    photos: list[Photo],
+    prep: Prep,
+    others: tuple[str, ...] = (),
 ) -> tuple[SplitPlan, ...]:
-    """One plan, for all of `photos`; with a `val_fraction`, a second one for the split "val".
+    """Plan the split of all `photos`; with a `val_fraction`, also the split "val".
 
-    photos: sorted by the bytes of their names, as sources list them.
+    photos: sorted by the bytes of their names, as sources list them. others: names of files of
+    other kinds, which the first shard of `split` lists among its rejects.
     """
     if not _SPLIT_NAME.fullmatch(split):
         raise UserError(f"--split '{split}': a name of small letters, digits and _ is needed")
@@ -75,11 +81,14 @@ def plan_splits(
             split: [member for member in members if member[0] not in kept_out],
             VAL: [member for member in members if member[0] in kept_out],
         }
-    return tuple(_plan_split(root, name, source, chosen[name], prep) for name in chosen)
+    plans = [_plan_split(root, name, source, chosen[name], prep) for name in chosen]
+    first, *later = plans[0].tasks
+    plans[0] = replace(plans[0], tasks=(replace(first, others=others), *later))
+    return tuple(plans)
 
 
 def split_sizes(split: str, prep: Prep) -> dict[str, int]:
-    """Photographs in `split`, and in the split "val" that is cut off from it if any is."""
+    """Return how many photographs `split` has, and the split "val" that is cut off from it."""
     if not prep.val_fraction:
         return {split: prep.num_photos}
     num_val = round(prep.val_fraction * prep.num_photos)
@@ -93,9 +102,7 @@ def split_sizes(split: str, prep: Prep) -> dict[str, int]:
     return {split: prep.num_photos - num_val, VAL: num_val}
 
 
-def write_splits(
-    plans: tuple[SplitPlan, ...], num_workers: int, progress: Progress, part: Part | None = None
-) -> int:
+def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | None = None) -> int:
     """Make what is missing of `plans`, then publish rejects and manifest.
 
     Of a `part`, only its share of the shards is made, and nothing published: `merge_splits` does
@@ -106,7 +113,7 @@ def write_splits(
     root = plans[0].root
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        with own(root, part) as worker_lock:
+        with own(root, part):
             manifest = manifest_so_far(root)
             for plan in plans:
                 _check_prep(plan, manifest)
@@ -117,8 +124,8 @@ def write_splits(
             todo = _not_done(mine, {plan.split for plan in unfinished})
             num_todo = sum(len(task.members) for task in todo)
             num_photos = sum(len(task.members) for task in mine)
-            progress.begin(num_photos - num_todo, num_photos)
-            work_in_parallel(make_shard, todo, num_workers, progress.advance, worker_lock)
+            with progress("photographs", num_photos, done=num_photos - num_todo) as bar:
+                work_in_parallel(make_shard, todo, num_workers, bar.update)
             if unfinished and part is None:
                 made = [assemble(p.split, [_sidecar_of(t) for t in p.tasks]) for p in unfinished]
                 publish_splits(root, made, manifest)

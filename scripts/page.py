@@ -24,6 +24,12 @@ class PageOptions:
         metavar="ADDRESS",
     )
     port: int = option(7860, help="port to serve at; 0 for any free port")
+    root_path: str = option(
+        "", help="where a web server in front of it shows the page", metavar="/PATH"
+    )
+    auth: Path | None = option(
+        None, help="file of lines NAME:PASSWORD: who may see the page; none: anyone", metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -33,11 +39,11 @@ class PageOptions:
 def page(options: PageOptions) -> None:
     """Serve a web page that colors photographs, until Ctrl-C.
 
-    Needs pip install -e '.[web]'. The page has no password.
+    Needs pip install -e '.[web]'. Without --auth, the page asks for no password.
     """
     from pix2pix.web.server import serve  # heavy: only when the work starts
 
-    serve(options.run_dir, options.host, options.port)
+    serve(options.run_dir, options.host, options.port, options.root_path, options.auth)
 
 
 def command() -> None:

@@ -27,15 +27,18 @@ COLLECTIVE_TIMEOUT_MINUTES = 10  # of an evaluation
 class TrainJob:
     """A training: every start of the job goes on where the last one stopped.
 
-    snapshot: the code that it must run; None, whatever runs.
+    snapshot: the code that it must run; None, whatever runs. folder: where it tells how it went,
+    which the job's script reads; None, in the run directory.
     """
 
     config: TrainConfig
     snapshot: Path | None = None
+    folder: Path | None = None
 
     def __call__(self) -> int:
         """Train on this rank. Returns 0 or, stopped and saved, 75 as scripts/train.py."""
-        member, records = Member.of(os.environ), Records(RunDirectory(self.config.run_dir).jobs)
+        folder = self.folder or RunDirectory(self.config.run_dir).jobs
+        member, records = Member.of(os.environ), Records(folder)
         drop_submitit_handlers(member)
         # Before the imports: they take a minute on a busy file system. Until it ends nobody but
         # SLURM kills this process.
@@ -133,13 +136,15 @@ def drop_submitit_handlers(member: Member) -> None:
 
 
 def end_stopped(member: Member, records: Records, stop: Stop) -> int:
-    """End a job that was stopped and has saved; its script decides what comes next.
+    """End a rank of a job that was stopped and has saved; the job's script decides what is next.
 
     Returns:
-        75, which is also the exit status under SLURM.
+        75; under SLURM this is the exit status of rank 0, and the others end well: srun would
+        kill rank 0 if one of them came first.
     """
-    if member.is_slurm:
-        if member.rank == 0:
-            records.tell_stop(member.attempt, stop)
-        sys.exit(STOPPED)
-    return STOPPED
+    if not member.is_slurm:
+        return STOPPED
+    if member.rank > 0:
+        return 0
+    records.tell_stop(member.attempt, stop)
+    sys.exit(STOPPED)

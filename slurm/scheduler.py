@@ -73,7 +73,8 @@ def partitions() -> list[Partition]:
     for line in ask("sinfo", "--noheader", "--format=%P|%L|%l|%G").splitlines():
         name, default_time, max_time, gres = line.strip().split("|")
         time = max_time if default_time == "n/a" else default_time
-        gpus = [re.sub(r"\(.*?\)", "", item) for item in gres.split(",") if "gpu" in item]
+        without_sockets = re.sub(r"\(.*?\)", "", gres)  # gpu:a100:4(S:0,2)
+        gpus = [item for item in without_sockets.split(",") if item.startswith("gpu")]
         before = found.get(name)
         found[name] = Partition(
             name=name.removesuffix("*"),

@@ -85,8 +85,14 @@ def failed_parts(records: Records, array: str) -> list[str]:
         # A later start may have ended well. In a container, SLURM's programs may be missing.
         if job in failed or not rows:
             reasons[job] = path.read_text().strip()
-    parts = {int(job.rpartition("_")[2]) + 1: reason for job, reason in reasons.items()}
-    return [f"part {number}: {reason}" for number, reason in sorted(parts.items())]
+    return [f"{_part_of(job)}: {reason}" for job, reason in reasons.items()]
+
+
+def _part_of(job: str) -> str:
+    """Return the part of an array's task, for people; `12` alone is the only part."""
+    task = job.partition("_")[2] or "0"
+    # `12_[3-5]` are tasks that never started
+    return f"part {int(task) + 1}" if task.isdecimal() else f"array tasks {task}"
 
 
 @contextmanager

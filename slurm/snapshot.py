@@ -55,11 +55,11 @@ def check_snapshot(snapshot: Path | None) -> None:
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
-    """Yield (path below the snapshot, file) of every source file, in order."""
+    """Yield (path below the snapshot, file) of every source file and template, in order."""
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.submodule_search_locations is not None, f"{package} is no package"
         root = Path(spec.submodule_search_locations[0])
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted((*root.rglob("*.py"), *root.rglob("*.md"))):
             yield f"{package}/{path.relative_to(root).as_posix()}", path

@@ -22,6 +22,8 @@ from pix2pix.run.run_directory import RunDirectory
 from slurm.local.cluster import use_local_cluster
 from slurm.records import Records
 from slurm.scheduler import ENDED, JobRow, jobs, queued_logs
+from slurm.sweep import SWEEP_FILE
+from slurm.sweep_table import plot_sweep, sweep_table
 
 _RATE_LINES = 20  # of metrics.jsonl, that the rate is taken from
 _TAIL_BYTES = 20_000
@@ -36,6 +38,12 @@ class StatusOptions:
         None, help="one run, in detail", metavar="RUN_DIR", positional=True
     )
     runs: Path = option(Path("runs"), help="folder of runs to list", metavar="DIR")
+    sort: str = option(
+        "psnr", help="of a sweep: the figure that orders its points, the largest first"
+    )
+    plot: Path | None = option(
+        None, help="of a sweep: picture of PSNR against colorfulness", metavar="FILE.png"
+    )
 
 
 class Progress(NamedTuple):
@@ -88,6 +96,11 @@ def status(options: StatusOptions) -> int:
     if options.run_dir is not None:
         if not options.run_dir.is_dir():
             raise UserError(f"there is no folder {options.run_dir}")
+        if (options.run_dir / SWEEP_FILE).exists():
+            print(sweep_table(options.run_dir, options.sort))
+            if options.plot is not None:
+                plot_sweep(options.run_dir, options.plot)
+            return 0
         print(details(look([options.run_dir])[0]))
         return 0
     folders = [path for path in sorted(options.runs.glob("*")) if _is_run(path)]

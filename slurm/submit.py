@@ -38,6 +38,7 @@ from slurm.requeue import STOPPED
 from slurm.scheduler import is_there
 from slurm.shards_job import MergeJob, PartJob
 from slurm.snapshot import snapshot_path, take_snapshot
+from slurm.sweep import GridOptions, Point, points_of, write_sweep
 
 MISTAKE = 2  # exit status of a UserError, as cli.main
 
@@ -133,6 +134,61 @@ def shards(cluster: ClusterOptions, parts: PartsOptions, options: MakeShardsOpti
     return 0
 
 
+def sweep(cluster: ClusterOptions, grid: GridOptions, config: TrainConfig) -> int:
+    """Train every point of a grid of flags: a job array, a run directory for each point.
+
+    The points lie in --run_dir, each with its own name. Points that are finished are not trained
+    again, and the others go on. python -m slurm.status RUN_DIR shows their figures side by side.
+    """
+    config = with_absolute_paths(config)
+    points = points_of(grid.grid, config)
+    resolved = {point.name: _check_point(cluster, point) for point in points}
+    left = {name: one for name, one in resolved.items() if not _is_finished(one)}
+    print(f"{len(points)} points, {len(points) - len(left)} of them finished")
+    if not left:
+        return 0
+    folder = config.run_dir / "slurm"
+    launch = _launch(cluster, config.run_dir.name, folder, config.run_dir / "snapshots")
+    facts = {"grid": list(grid.grid), "points": list(left)}
+    if not _is_ready(launch, facts, uses_gpus=True, num_jobs=len(left)):
+        return 0
+    check_one_at_a_time(Records(folder))
+    write_sweep(config.run_dir, grid.grid, points)
+    take_snapshot(config.run_dir / "snapshots")
+    snapshot = None if cluster.cluster == "debug" else launch.snapshot
+    jobs: list[Job] = [TrainJob(one, snapshot, folder) for one in left.values()]
+    if cluster.cluster == "slurm":
+        return _queue_points(launch, jobs, facts)
+    for name, job in zip(left, jobs, strict=True):  # each takes the machine as a whole
+        print(name)
+        status = job() if cluster.cluster == "debug" else _start(launch, job, {"point": name})
+        if status:
+            return status
+    return 0
+
+
+def _check_point(cluster: ClusterOptions, point: Point) -> TrainConfig:
+    try:
+        return check_run(cluster, point.config)[0]
+    except UserError as error:
+        raise UserError(f"the point {point.name}: {error}") from error
+
+
+def _is_finished(config: TrainConfig) -> bool:
+    return RunDirectory(config.run_dir).newest_step() >= (config.total_steps or 0)
+
+
+def _queue_points(launch: Launch, jobs: list[Job], facts: dict[str, Any]) -> int:
+    ids = submit(launch, jobs)
+    for job_id, name in zip(ids, facts["points"], strict=True):
+        Records(launch.folder).add("submitted", job=job_id, point=name, **_facts(launch, {}))
+    array = ids[0].partition("_")[0]
+    print(f"job {array} is queued ({len(ids)} points)")
+    print(f"  watch  python -m slurm.status {shlex.quote(str(launch.folder.parent))}")
+    print(f"  stop   scancel {array}   (they save first; the same command goes on)")
+    return 0
+
+
 def _queue_parts(launch: Launch, parts: list[Job], merge: MergeJob) -> int:
     """Queue the parts, and the merge after them, which tells of a part that failed."""
     array = submit(launch, parts)[0].partition("_")[0]
@@ -223,6 +279,7 @@ def _texts(options: Any) -> dict[str, Any]:
 
 COMMANDS: dict[str, tuple[Command, Options]] = {
     "train": (train, (ClusterOptions, TrainConfig)),
+    "sweep": (sweep, (ClusterOptions, GridOptions, TrainConfig)),
     "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
     "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
 }

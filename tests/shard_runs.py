@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from data_prep.photos import FolderSource, digest_photos
-from data_prep.progress import Progress
 from data_prep.shard_file import Prep
 from data_prep.writer import SplitPlan, plan_splits, write_splits
 from tests.photographs import colorful, encoded, grayish, write_folder
@@ -46,10 +45,7 @@ def plans_for(photos: Path, out: Path, split: str = "train", **changes) -> tuple
 
 
 def write(plans: tuple[SplitPlan, ...], num_workers: int = 1) -> int:
-    with Progress("photographs") as progress:
-        done = write_splits(plans, num_workers, progress)
-    assert progress.done == progress.total == sum(plan.num_photos for plan in plans)
-    return done
+    return write_splits(plans, num_workers)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

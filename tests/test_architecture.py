@@ -25,8 +25,6 @@ LIGHT_MODULES = (
     "pix2pix.data.order",
     "pix2pix.data.preflight",
     "pix2pix.data.shards",
-    "pix2pix.evaluation.feature_distance",
-    "pix2pix.evaluation.scores",
     "pix2pix.run.checkpoint_files",
     "pix2pix.run.claim",
     "pix2pix.run.run_directory",

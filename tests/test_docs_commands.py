@@ -62,13 +62,13 @@ INSTEAD = {
     " PHOTOS": " large",
     " SHARDS": " shards",
     "loader --photos photos": "loader --photos large",
-    " --img2dataset PYTHON": "",
 }
 
 # Not run here, and why that is no loss.
 ELSEWHERE = {
     "slurm.submit": "tests/slurm/test_cluster_pages.py runs these on a SLURM, in small",
     "slurm.status runs/coco-8": "the same",
+    "slurm.status runs/sweep": "the same",
     "make test": "a suite does not run itself: .ci/run does",
     "make chaos": "tests/chaos/test_chaos.py runs it with ten kills",
     "make cluster": "tests/slurm/test_local_cluster.py starts and stops one",

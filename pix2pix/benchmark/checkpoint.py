@@ -37,7 +37,7 @@ TRAIN = (_INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "scr
 
 
 def measure(options: CheckpointOptions) -> tuple[Figures, str | None]:
-    """The figures, and the GPU that they were measured on.
+    """Return the figures, and the GPU that they were measured on.
 
     Raises UserError where the scratch folder can't be written.
     """
@@ -67,7 +67,7 @@ def _scratch(root: Path | None) -> Iterator[Path]:
 
 
 def _measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Saves by ranks of a process group, which this process is not one of."""
+    """Measure saves by ranks of a process group, which this process is not one of."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     ranks = []
@@ -213,7 +213,7 @@ def _config(options: CheckpointOptions, folder: Path) -> TrainConfig:
 
 
 def _write_shards(folder: Path, num_photos: int) -> None:
-    """A few colored clouds: what is on the photographs costs nothing here."""
+    """Draw a few colored clouds: what is on the photographs costs nothing here."""
     photos = folder / "photos"
     photos.mkdir()
     random = np.random.default_rng(0)

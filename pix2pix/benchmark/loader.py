@@ -37,7 +37,7 @@ _MOST_DECODED = 1000  # pairs of JPEGs held in memory: 60 MB
 
 
 def measure(options: LoaderOptions) -> Figures:
-    """Samples per second of each side, for `num_workers` processes."""
+    """Measure samples per second of each side, for `num_workers` processes."""
     workers = options.num_workers or num_cores()
     with TemporaryDirectory(prefix="loader-") as folder:
         shards, pictures = Path(folder, "shards"), Path(folder, "pictures")
@@ -141,7 +141,7 @@ def _with_our_malloc(worker: int) -> None:
 
 
 def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int) -> float:
-    """The classic loader, for a quarter of the batches: it takes several times as long."""
+    """Run the classic loader, for a quarter of the batches: it takes several times as long."""
     folder = ImageFolder(files * (1 + options.num_batches * options.batch_size // len(files)), side)
     loader = DataLoader(folder, options.batch_size, shuffle=True, num_workers=workers)
     return _seconds_per_sample(islice(loader, max(2, options.num_batches // 4)), options)

@@ -51,7 +51,7 @@ class Side:
 
 
 def measure(options: ScalingOptions) -> tuple[Figures, str | None]:
-    """The figures, and the GPUs that they were measured on.
+    """Return the figures, and the GPUs that they were measured on.
 
     Raises UserError where there are fewer cores or GPUs than processes are asked for.
     """
@@ -187,7 +187,7 @@ def _told(pipe: Connection) -> tuple[str, int] | None:
 def take_turns(
     worlds: dict[int, World], rounds: int, seconds_per_turn: float
 ) -> dict[Side, list[Turn]]:
-    """A turn of each side in every round, after two steps that do not count."""
+    """Give each side a turn in every round, after two steps that do not count."""
     sides = [Side(n, TOGETHER) for n in worlds] + [Side(n, APART) for n in worlds if n > 1]
     steps = {}
     for side in sides:

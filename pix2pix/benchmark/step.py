@@ -101,7 +101,7 @@ def _flops(step: Callable[[], object]) -> int:
 def _matmuls(
     device: torch.device, dtype: torch.dtype
 ) -> tuple[dict[str, Callable[[], object]], int]:
-    """A large square matrix product by each library that has one, and its operations.
+    """Return a large square matrix product by each library that has one, and its operations.
 
     MKL, which is behind linear layers, multiplies fp32 on an AMD processor at 40 % of the rate of
     oneDNN, which is behind convolutions: against MKL alone, a step would reach more than there is.
@@ -118,7 +118,7 @@ def _matmuls(
 
 
 def _memory(options: StepOptions, precision: str, device: torch.device) -> Figures:
-    """What a step needs; alone on the device, before anything else is built there."""
+    """Return what a step needs; alone on the device, before anything else is built there."""
 
     def build(batch_size: int) -> Callable[[], object]:
         return _our_step(replace(options, batch_size=batch_size, compile=False), precision, device)

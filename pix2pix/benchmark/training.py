@@ -19,7 +19,7 @@ _VAL_FRACTION = 1 / 6
 
 
 def configure(recipe: Path | None = None, **values: object) -> TrainConfig:
-    """A configuration as `train.py --config RECIPE` reads it; values win over it, None is none."""
+    """Read a recipe as `train.py --config` does; values win over it, None is none."""
     given = {name: value for name, value in values.items() if value is not None}
     given |= {} if recipe is None else {"config": recipe}
     return parse(TrainConfig, [f"--{name}={value}" for name, value in given.items()])
@@ -46,7 +46,7 @@ def prepare_shards(photos: Path | None, folder: Path, image_size: int) -> Path:
 
 
 def first_batch(trainer: Trainer) -> Batch:
-    """What this rank's first step sees, on the device."""
+    """Return what this rank's first step sees, on the device."""
     ranks = trainer.distributed
     micro_batches = TrainMicroBatches(trainer.train, trainer.config, ranks.rank, ranks.world_size)
     return micro_batches[0].to(ranks.device)
@@ -54,6 +54,6 @@ def first_batch(trainer: Trainer) -> Batch:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """What is printed inside is dropped: a benchmark prints its figures only."""
+    """Drop what is printed inside: a benchmark prints its figures only."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pix2pix.errors import UserError
-from pix2pix.photos.files import FORMATS, Task, find_colorized, save_photo
+from pix2pix.photos.files import Task, find_colorized
 from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_photo
+from pix2pix.photos.saving import FORMATS, save_photo
 
 COLUMNS = ("gray", "colorized", "truth")
 WIDTH, HEIGHT = 256, 192  # pixels, into which a picture fits

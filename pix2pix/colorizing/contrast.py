@@ -2,6 +2,7 @@
 
 from itertools import accumulate
 
+import numpy as np
 from PIL import Image
 
 _SHARE_CUT = 0.005  # at each end, for specks of dust and the corners of a frame
@@ -36,3 +37,19 @@ def black_and_white(gray: Image.Image) -> tuple[int, int]:
     black = next(level for level, count in enumerate(accumulate(counts)) if count > cut)
     above = next(level for level, count in enumerate(accumulate(counts[::-1])) if count > cut)
     return black, 255 - above
+
+
+def stretch_array(gray: np.ndarray, shown: Image.Image) -> np.ndarray:
+    """Return luma, [H, W] of uint8 or uint16, from black to white.
+
+    Args:
+        gray: the luma.
+        shown: the same in mode "L", which black and white are taken from.
+    """
+    if contrast(shown) < _EMPTY:
+        return gray
+    black, white = black_and_white(shown)
+    scale = np.iinfo(gray.dtype).max / 255
+    levels = np.arange(np.iinfo(gray.dtype).max + 1) / scale
+    stretched = np.clip((levels - black) * (255 / (white - black)), 0, 255) * scale
+    return np.rint(stretched).astype(gray.dtype)[gray]

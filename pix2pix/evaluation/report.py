@@ -106,7 +106,6 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
         options.num_workers,
         options.metrics or (),
         options.weights,
-        options.out,
         (options.shards_cache, options.shards_cache_gib),
     )
     written = distributed.run_on_main(lambda: _write_all(options, evaluated))
@@ -114,7 +113,7 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
 
 
 def report_table(report: Mapping[str, Any]) -> str:
-    """The report for people: a line for each metric, the colored photographs beside others."""
+    """Return the report for people: a line for each metric, the run beside the baselines."""
     rows = ["".join([" " * _NAME, *(f"{title:>{_FIGURE}}" for title in COLUMNS)])]
     for metric, unit in SHOWN.items():
         if metric in report:
@@ -149,7 +148,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 def photo_table(evaluated: "Evaluated") -> str:
     """CSV: a line for each photograph, in manifest order, with key, source and its metrics."""
-    from pix2pix.evaluation.summary import RUN, photo_columns
+    from pix2pix.evaluation.run_evaluation import RUN, photo_columns
 
     columns = photo_columns(evaluated.scores, RUN)
     sources = evaluated.sources(evaluated.scores.positions)
@@ -187,7 +186,6 @@ def _write_all(options: EvaluateOptions, evaluated: "Evaluated") -> list[str]:
         _write("sheet", place, lambda: publish(place, picture))
         lines.append(f"sheet: {place}")
     write_report(options.out, evaluated.report)
-    evaluated.finish()
     return [*lines, f"report: {options.out}"]
 
 

@@ -123,7 +123,7 @@ def fit_gamut(lab: Tensor) -> Tensor:
     Returns:
         Lab of the same shape, with the chroma accurate to 1/256 of its value.
     """
-    lab = _at_least_float32(lab)
+    lab = at_least_float32(lab)
     outside = ~_is_in_gamut(lab)
     # [1, 3, N, 1]: only these pixels are processed, a few percent of a photograph.
     L, *ab = (channel[outside].view(1, 1, -1, 1) for channel in lab.unbind(dim=1))
@@ -144,13 +144,13 @@ def lightness(gray: Tensor) -> Tensor:
 
 def srgb_to_linear(rgb: Tensor) -> Tensor:
     """Undo the sRGB transfer curve (IEC 61966-2-1) of any shape, [0, 1] → [0, 1]."""
-    rgb = _at_least_float32(rgb)
+    rgb = at_least_float32(rgb)
     return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
 def linear_to_srgb(linear: Tensor) -> Tensor:
     """Apply the sRGB transfer curve (IEC 61966-2-1) to any shape, [0, 1] → [0, 1]."""
-    linear = _at_least_float32(linear)
+    linear = at_least_float32(linear)
     # `where` computes both branches: the clamp keeps the unused one free of NaN.
     curve = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(linear <= 0.0031308, linear * 12.92, curve)
@@ -158,17 +158,17 @@ def linear_to_srgb(linear: Tensor) -> Tensor:
 
 def linear_to_xyz(linear: Tensor) -> Tensor:
     """Convert linear RGB [B, 3, H, W] to CIE XYZ with white at (0.95047, 1, 1.08883)."""
-    return _mix_channels(_at_least_float32(linear), _XYZ_FROM_LINEAR)
+    return _mix_channels(at_least_float32(linear), _XYZ_FROM_LINEAR)
 
 
 def xyz_to_linear(xyz: Tensor) -> Tensor:
     """Convert CIE XYZ [B, 3, H, W] to linear RGB; outside [0, 1] if sRGB cannot show the color."""
-    return _mix_channels(_at_least_float32(xyz), _LINEAR_FROM_XYZ)
+    return _mix_channels(at_least_float32(xyz), _LINEAR_FROM_XYZ)
 
 
 def xyz_to_lab(xyz: Tensor) -> Tensor:
     """Convert CIE XYZ [B, 3, H, W] to CIE Lab for D65 white (CIE 15:2004, 8.2.1)."""
-    channels = _at_least_float32(xyz).unbind(dim=1)
+    channels = at_least_float32(xyz).unbind(dim=1)
     ratios = torch.stack([c / white for c, white in zip(channels, _WHITE, strict=True)])
     x, y, z = _lab_curve(ratios)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
@@ -176,7 +176,7 @@ def xyz_to_lab(xyz: Tensor) -> Tensor:
 
 def lab_to_xyz(lab: Tensor) -> Tensor:
     """Convert CIE Lab [B, 3, H, W] to CIE XYZ for D65 white."""
-    L, a, b = _at_least_float32(lab).unbind(dim=1)
+    L, a, b = at_least_float32(lab).unbind(dim=1)
     y = (L + 16) / 116
     channels = (y + a / 500, y, y - b / 200)
     return torch.stack(
@@ -205,5 +205,6 @@ def _mix_channels(image: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
     return torch.stack([r * red + g * green + b * blue for r, g, b in matrix], dim=1)
 
 
-def _at_least_float32(image: Tensor) -> Tensor:
+def at_least_float32(image: Tensor) -> Tensor:
+    """Return it in float64 if it is, else in float32."""
     return image if image.dtype == torch.float64 else image.float()

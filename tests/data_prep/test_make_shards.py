@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
-from data_prep.progress import Progress
 from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from tests.photographs import encoded, grayish, write_folder
@@ -154,19 +153,3 @@ def test_without_webdataset_the_mistake_names_it(photos: Path, tmp_path: Path) -
     assert "the package webdataset, which cannot be imported" in " ".join(told.stderr.split())
     assert "Traceback" not in told.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_progress_in_a_log_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with Progress("photographs") as progress:
-        progress.begin(10, 1000)
-        for _ in range(61):
-            now[0] += 1.0
-            progress.advance(5)
-    assert capsys.readouterr().err.splitlines() == [
-        "160 of 1,000 photographs, 5 per second, 3 min left",
-        "310 of 1,000 photographs, 5 per second, 2 min left",
-    ]

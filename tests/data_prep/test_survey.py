@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.progress import Progress
 from data_prep.survey import choose, choose_nearby, locate, measure, read_color, read_gray
 from pix2pix.data.data_set import DataSet
 from pix2pix.data.shards import open_split
@@ -18,10 +17,7 @@ from pix2pix.photos.photo import chroma_spread
 
 def surveyed(root: Path, most: int = 100):
     split = open_split(root, "train")
-    with Progress("samples") as progress:
-        return measure(
-            locate(DataSet(str(root), split), choose(split.sample_counts, most, 0)), progress
-        )
+    return measure(locate(DataSet(str(root), split), choose(split.sample_counts, most, 0)))
 
 
 def test_all_are_chosen_where_there_are_no_more():

@@ -15,9 +15,9 @@ from PIL import Image
 
 from data_prep.merge_shards import merge_splits
 from data_prep.photos import FolderSource
-from data_prep.progress import Progress
 from data_prep.shard_file import read_sidecar
 from data_prep.writer import write_splits
+from pix2pix.cli.progress import progress
 from pix2pix.data.index import index_bytes, index_path, index_shard, read_index
 from pix2pix.data.order import permutation
 from pix2pix.data.shards import open_split, read_manifest
@@ -309,9 +309,28 @@ def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     (tmp_path / "photos/b.png").write_bytes(b"")
     for _ in range(2):
         with pytest.raises(UserError, match=r"no photograph is left.*1 empty_file, 1 near_gray"):
-            write_splits(plans_for(tmp_path / "photos", tmp_path / "out"), 1, Progress("photos"))
+            write_splits(plans_for(tmp_path / "photos", tmp_path / "out"), 1)
     assert not (tmp_path / "out/manifest.json").exists()
     assert len((tmp_path / "out/rejected.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_progress_counts_every_photograph_and_begins_at_those_done(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    bars = []
+
+    def watched(*arguments, **named):
+        bars.append(progress(*arguments, **named))
+        return bars[-1]
+
+    monkeypatch.setattr("data_prep.writer.progress", watched)
+    write(plans_for(photos, tmp_path), num_workers)
+    for name in ("manifest.json", "train-000000.json"):
+        (tmp_path / name).unlink()
+    write(plans_for(photos, tmp_path), num_workers)
+    assert [bar.n for bar in bars] == [bar.total for bar in bars] == [NUM_PHOTOS] * 2
+    assert [bar.initial for bar in bars] == [0, NUM_PHOTOS - 5]
 
 
 def test_an_unreadable_photograph_is_counted(tmp_path: Path) -> None:
@@ -352,4 +371,4 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_done(
 def test_a_place_that_cannot_be_written_to_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=r"cannot write to .*file"):
-        write_splits(plans_for(photos, tmp_path / "file"), 1, Progress("photos"))
+        write_splits(plans_for(photos, tmp_path / "file"), 1)

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
 from pix2pix.evaluation.baselines import leave_gray
-from pix2pix.evaluation.evaluation import METRICS, evaluate, evaluation_mode
+from pix2pix.evaluation.evaluation import METRICS, Scores, evaluate, evaluation_mode
 from pix2pix.evaluation.metrics import photo_metrics
 from pix2pix.evaluation.report import report_table, write_report
 from pix2pix.evaluation.run_evaluation import measure_run
@@ -130,3 +131,16 @@ def test_evaluation_mode_gives_the_mode_back():
     with pytest.raises(ZeroDivisionError), evaluation_mode(dropout):
         1 / 0  # noqa: B018
     assert dropout.training
+
+
+def test_joined_rows_are_in_the_order_of_the_photographs():
+    tables = []
+    for positions in ([4, 0], [], [2]):  # of three ranks
+        rows = np.array(positions, dtype=np.int64)
+        columns = {"run/psnr": rows / 2, "truth/features": np.stack([rows, -rows], axis=1)}
+        tables.append(Scores(rows, columns))
+    joined = Scores.join(tables)
+    assert joined.positions.tolist() == [0, 2, 4]
+    assert joined.columns["run/psnr"].tolist() == [0, 1, 2]
+    assert joined.of("truth")["features"].tolist() == [[0, 0], [2, -2], [4, -4]]
+    assert list(joined.of("run")) == ["psnr"]

@@ -77,5 +77,5 @@ def test_another_painting_is_refused(tmp_path, monkeypatch):
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch):
     require_onnx()
     monkeypatch.setattr(onnx_model, "PACKAGES", ("onnx", "absent_package"))
-    with pytest.raises(UserError, match=r"ONNX needs absent_package, .* install 'pix2pix\[onnx\]'"):
+    with pytest.raises(UserError, match=r"ONNX needs absent_package, .* install -e '\.\[onnx\]'"):
         require_onnx()

@@ -30,8 +30,8 @@ def test_every_example_says_how_many_cores_a_rank_has():
     assert len(examples) >= 8
     for line in examples:
         preset = re.search(r"--preset (\w+)", line)
-        named = "--cpus_per_task" in line or "cpus_per_task" in presets[preset[1]]
-        assert named, line
+        of_preset = presets[preset[1]] if preset else {}
+        assert "--cpus_per_task" in line or "cpus_per_task" in of_preset, line
 
 
 def dry_run(capsys, shards: Path, run_dir: Path, flags: str) -> tuple[list[str], list[str]]:

@@ -15,8 +15,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from pix2pix.errors import UserError
-from pix2pix.evaluation.feature_distance import frechet_distance
-from pix2pix.evaluation.feature_networks import NEEDED, find_weights, load_networks
+from pix2pix.evaluation.features import NEEDED, find_weights, frechet_distance, load_networks
 
 CPU = torch.device("cpu")
 
@@ -125,5 +124,5 @@ def test_a_missing_package_is_named(random_weights, monkeypatch, metric, package
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=r"pip install 'pix2pix\[metrics\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[metrics\]'"):
         load_networks([metric], random_weights, CPU)
