@@ -42,7 +42,7 @@ class Pair:
 
 
 def make_pair(data: bytes, settings: PairSettings) -> Pair:
-    """The pair for the photograph whose file is `data`.
+    """Return the pair for the photograph whose file is `data`.
 
     The gray is the luma of the *resized* color picture, so the two agree to the pixel: it is what
     a person's gray photograph of that size would be. Raises PhotoError, with the reason why not:

@@ -73,7 +73,7 @@ class Source(Protocol):
         """Return the photographs among the files; raises UserError if there is none."""
 
     def read(self, photo: Photo) -> bytes:
-        """The file as it is; raises OSError, or PhotoError with the reason. May run in threads."""
+        """Return the file as it is, in any thread; raises OSError, or PhotoError with the reason."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class FolderSource:
         return sort_files(self.root, _walk(self.root))
 
     def read(self, photo: Photo) -> bytes:
-        """The file, of the size that it was listed with; raises OSError."""
+        """Return the file, of the size that it was listed with; raises OSError."""
         with (self.root / photo.name).open("rb") as file:
             return file.read(photo.size)
 
@@ -130,7 +130,7 @@ def digest_photos(photos: Iterable[Photo]) -> str:
 
 
 def read_photo(source: Source, photo: Photo) -> bytes:
-    """The file of `photo`.
+    """Return the file of `photo`.
 
     Raises PhotoError with the reason why not: `photo.reject`, too_many_bytes, unreadable, those of
     the source. Raises UserError where the fault is not the photograph's, and lasts.
@@ -195,7 +195,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _look_at(path: Path, name: str) -> Photo:
-    """The photograph at `path`; a link to nothing has size 0, and counts as unreadable later."""
+    """Return the photograph at `path`; a link to nothing has size 0, and is unreadable later."""
     try:
         status = _patiently(path.stat, str(path))
     except OSError:

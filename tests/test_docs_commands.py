@@ -70,6 +70,7 @@ ELSEWHERE = {
     "slurm.status runs/coco-8": "the same",
     "slurm.status runs/sweep": "the same",
     "make test": "a suite does not run itself: .ci/run does",
+    "make fuzz": "ten minutes: tests/fuzz/test_fuzz.py runs one of them",
     "make chaos": "tests/chaos/test_chaos.py runs it with ten kills",
     "make cluster": "tests/slurm/test_local_cluster.py starts and stops one",
     "make bench": "ten minutes: its benchmarks are run one by one, in small",

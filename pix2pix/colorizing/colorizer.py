@@ -42,7 +42,7 @@ class Colorizer:
 
     @classmethod
     def from_run(cls, run_dir: Path) -> "Colorizer":
-        """The newest checkpoint of a training, averaged weights where it averages.
+        """Load the newest checkpoint of a training, averaged weights where it averages.
 
         On a GPU where there is one. Raises UserError where there is no run or no checkpoint.
         """
@@ -52,7 +52,7 @@ class Colorizer:
 
     @classmethod
     def from_path(cls, source: str | Path) -> "Colorizer":
-        """A run (as `from_run`), an exported folder, or "owner/name" on the Hugging Face hub.
+        """Load a run (as `from_run`), an exported folder, or "owner/name" on the hub.
 
         On a GPU where there is one. Raises UserError for anything else, and for damaged files.
         """
@@ -126,7 +126,7 @@ class Colorizer:
 
     @torch.inference_mode()
     def predict_chroma(self, gray: Image.Image) -> Tensor:
-        """The network's idea of a photograph: mode "L" → a and b of CIE Lab, [2, S, S].
+        """Return the network's prediction: mode "L" → a and b of CIE Lab, [2, S, S].
 
         S is image_size: the photograph is squashed to a square, because the network was trained
         on squares and its bottom level sees all of one. Hue survives that (DeOldify renders the
@@ -136,7 +136,7 @@ class Colorizer:
         return self.color_space.chroma(self.generator(condition))[0].cpu()
 
     def _square(self, gray: Image.Image) -> Tensor:
-        """The gray squashed to the network's size, antialiased: [S, S] uint8."""
+        """Return the gray squashed to the network's size, antialiased: [S, S] uint8."""
         size = (self.image_size, self.image_size)
         return torch.from_numpy(np.array(gray.resize(size, Image.Resampling.LANCZOS)))
 

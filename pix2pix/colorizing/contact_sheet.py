@@ -37,7 +37,7 @@ class Row:
 
 
 def draw_sheet(rows: Iterable[Row]) -> Image.Image:
-    """The sheet: mode "RGB", on white, as wide as three pictures and as high as the rows need."""
+    """Return the sheet: mode "RGB", on white, as wide as three pictures, as high as needed."""
     rows = list(rows)
     heading = HEADING + 2 * GAP
     width = len(COLUMNS) * (WIDTH + GAP) + GAP
@@ -93,7 +93,7 @@ def _read_row(task: Task, root: Path) -> Row:
 
 
 def _open(path: Path) -> Image.Image:
-    """The photograph, reduced or enlarged to fit into WIDTH x HEIGHT."""
+    """Return the photograph, reduced or enlarged to fit into WIDTH x HEIGHT."""
     try:
         photo = open_photo(path)
     except PhotoError as error:

@@ -16,13 +16,13 @@ def is_faded(gray: Image.Image) -> bool:
 
 
 def contrast(gray: Image.Image) -> float:
-    """The share of the 256 levels that a picture of mode "L" makes use of, 0 to 1."""
+    """Return the share of the 256 levels that a picture of mode "L" makes use of, 0 to 1."""
     black, white = black_and_white(gray)
     return (white - black) / 255
 
 
 def stretch_contrast(gray: Image.Image) -> Image.Image:
-    """A picture of mode "L" from black to white; one that is all but empty stays as it is."""
+    """Return a picture of mode "L" from black to white; one that is all but empty stays."""
     if contrast(gray) < _EMPTY:
         return gray
     black, white = black_and_white(gray)
@@ -31,7 +31,7 @@ def stretch_contrast(gray: Image.Image) -> Image.Image:
 
 
 def black_and_white(gray: Image.Image) -> tuple[int, int]:
-    """The levels of mode "L" below and above which lie 0.5 % of the pixels each."""
+    """Return the levels of mode "L" below and above which lie 0.5 % of the pixels each."""
     counts = gray.histogram()
     cut = _SHARE_CUT * sum(counts)
     black = next(level for level, count in enumerate(accumulate(counts)) if count > cut)

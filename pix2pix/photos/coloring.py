@@ -121,7 +121,7 @@ def _color(colorize: Colorize, task: Task, compare: bool, max_pixels: int) -> li
 def _colored_pages(
     colorize: Colorize, picture: Picture, beside: list[Image.Image] | None
 ) -> Iterator[np.ndarray]:
-    """The pages, colored one by one; `beside` gets the first next to its gray, small."""
+    """Yield the pages, colored one by one; `beside` gets the first next to its gray, small."""
     for index in range(picture.num_pages):
         gray = read_gray(picture, index)
         if index == picture.num_pages - 1:

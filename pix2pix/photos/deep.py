@@ -154,7 +154,7 @@ def open_jpeg_xl(data: bytes, max_pixels: int) -> ArrayPicture:
 
 
 def _boxed_metadata(data: bytes) -> tuple[Any, Metadata]:
-    """A picture of no pixels that has the file's EXIF and XMP, and what is kept of them."""
+    """Return a picture of no pixels that has the file's EXIF and XMP, and what is kept of them."""
     exif, xmp = exif_and_xmp(data)
     bare = Image.new("L", (1, 1))
     bare.info |= {"exif": exif, "xmp": xmp}

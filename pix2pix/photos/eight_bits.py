@@ -280,7 +280,7 @@ def _scale_depth(photo: Image.Image) -> Image.Image:
 
 
 def _tag(photo: Image.Image, tag: int) -> int | None:
-    """What a TIFF says: 12-bit scans come as 16-bit words that never pass 4095."""
+    """Return what a TIFF says: 12-bit scans come as 16-bit words that never pass 4095."""
     tags = getattr(photo, "tag_v2", None)
     value = tags.get(tag) if tags is not None else None
     first = value[0] if isinstance(value, tuple) and value else value

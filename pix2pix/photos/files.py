@@ -113,7 +113,7 @@ def target_suffix(name: Path, saved_as: Format = "keep") -> str:
 def _name_outputs(
     photos: Path | Sequence[Path], out: Path, saved_as: Format
 ) -> tuple[Found, list[Task]]:
-    """What was found, and a task for each photograph. Raises UserError for none."""
+    """Return what was found, and a task for each photograph. Raises UserError for none."""
     paths = [photos] if isinstance(photos, Path) else list(photos)
     found = find_photos(paths)
     if not found.names:

@@ -68,7 +68,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _source(request: dict[str, Any], requests: BinaryIO) -> Path | bytes:
-    """The file, or the bytes that follow the request."""
+    """Return the file, or the bytes that follow the request."""
     if "size" in request:
         return requests.read(request["size"])
     return Path(os.fsdecode(bytes.fromhex(request["path"])))

@@ -65,7 +65,7 @@ class _Bits:
         self.left = 8 * len(data)
 
     def take(self, count: int) -> int:
-        """The next bits, the lowest first."""
+        """Take the next bits, the lowest first."""
         if count > self.left:
             raise ValueError("the header is cut short")
         taken = self.value & ((1 << count) - 1)
@@ -120,7 +120,7 @@ def _skip_alpha(bits: _Bits) -> bool:
 
 
 def _profile(bits: _Bits) -> bytes | None:
-    """The color encoding as an ICC profile; that of a file is compressed, and not read."""
+    """Return the color encoding as an ICC profile; that of a file is compressed, and not read."""
     if bits.take(1):  # all default
         return b""
     if bits.take(1):  # an ICC profile

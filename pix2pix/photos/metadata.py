@@ -163,7 +163,7 @@ def _is_short(value: Any) -> bool:
 
 
 def _written(value: Any) -> Any:
-    """A text as the bytes that Pillow read as Latin-1: it would write "?" for what is not ASCII."""
+    """Return a text as its bytes, read as Latin-1: Pillow writes "?" for what is not ASCII."""
     if isinstance(value, str) and not value.isascii():
         return value.encode("latin-1", "replace")
     return value

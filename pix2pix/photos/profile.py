@@ -73,7 +73,7 @@ def rows_to_srgb(profile: bytes, channels: int) -> RowsToSRGB:
 
 
 def _check_space(profile: bytes, mode: str) -> bytes:
-    """The space of a profile's numbers, which must fit pictures of this mode."""
+    """Return the space of a profile's numbers, which must fit pictures of this mode."""
     space = profile[16:20]
     if len(profile) < 132 or profile[36:40] != b"acsp" or space not in _SPACES[mode]:
         raise BrokenProfileError(f"no profile for {mode}")
@@ -82,7 +82,7 @@ def _check_space(profile: bytes, mode: str) -> bytes:
 
 @lru_cache(8)
 def _transform(profile: bytes, source: str, target: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform to sRGB; None where it changes no color by more than 1 of 255."""
+    """Return the transform to sRGB; None where it changes no color by more than 1 of 255."""
     _check_space(profile, source.removesuffix("A"))
     transform = _build(profile, source, target)
     if source in ("RGB", "RGBA"):
@@ -107,7 +107,7 @@ def _build(
 
 @lru_cache(8)
 def _gray_table(profile: bytes) -> list[int] | None:
-    """The 256 levels in sRGB; None where none differs by more than 1.
+    """Return the 256 levels in sRGB; None where none differs by more than 1.
 
     A gray picture with a profile of RGB, as many are saved, is one of R = G = B.
     """
@@ -125,7 +125,7 @@ def _gray_table(profile: bytes) -> list[int] | None:
 
 @lru_cache(2)
 def _deep_gray_table(profile: bytes) -> np.ndarray:
-    """The 65,536 levels in sRGB: [65536] uint16."""
+    """Return the 65,536 levels in sRGB: [65536] uint16."""
     space = _check_space(profile, "L")
     ramp = np.arange(65536, dtype=np.uint16)[None]
     if space == b"GRAY":

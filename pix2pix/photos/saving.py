@@ -156,7 +156,7 @@ def _told(
 
 @contextmanager
 def _complete_or_absent(target: Path) -> Iterator[Path]:
-    """A file to write, which becomes `target` at the end, and is removed if anything is raised."""
+    """Yield a file that becomes `target` at the end, and is removed if anything is raised."""
     # Short, because names have a limit; a number, because files are saved while another is made.
     aside = target.parent / f".colorize-{os.getpid()}-{next(_NUMBERS)}.partial"
     try:

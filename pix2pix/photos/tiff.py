@@ -96,7 +96,7 @@ class TiffPicture:
         return BytesIO(self._source) if isinstance(self._source, bytes) else self._source
 
     def _choose(self) -> list[tuple[int, Any]]:
-        """(number in the chain of pages, page) of those to show; number -1: in no chain."""
+        """Return (number in the chain of pages, page) of those to show; number -1: in no chain."""
         found: list[tuple[int, Any]] = []
         for number, page in enumerate(islice(self._tiff.pages, _MOST_PAGES)):
             found.append((number, page))
@@ -171,7 +171,7 @@ def _refuse_raw(page: Any) -> None:
 
 
 def _is_ours(page: Any) -> bool:
-    """True where tifffile gives what the file means, and not Pillow."""
+    """Return True where tifffile gives what the file means, and not Pillow."""
     if page.bitspersample > 8 or page.sampleformat != _UNSIGNED:
         return True
     plain = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
@@ -206,7 +206,7 @@ def _is_adobe_rgb(page: Any) -> bool:
 
 
 def _white(page: Any) -> float:
-    """The sample that is full white (or full black, or full ink)."""
+    """Return the sample that is full white (or full black, or full ink)."""
     if page.sampleformat == _FLOAT:
         return white_of_floats(_strips(page))
     bits = page.bitspersample - (page.sampleformat == _SIGNED)
@@ -217,7 +217,7 @@ def _white(page: Any) -> float:
 
 
 def _strips(page: Any) -> Iterator[np.ndarray]:
-    """The rows of a page as [rows, W, samples], from the top."""
+    """Yield the rows of a page as [rows, W, samples], from the top."""
     if page.is_memmappable and page.is_contiguous and page.planarconfig == 1:
         samples = page.asarray(out="memmap").reshape(page.imagelength, page.imagewidth, -1)
         height = max(1, STRIP_PIXELS // page.imagewidth)
@@ -244,7 +244,7 @@ def _strips(page: Any) -> Iterator[np.ndarray]:
 
 
 def _segment(page: Any, index: int) -> np.ndarray:
-    """A strip or tile, [1, rows, columns, samples]."""
+    """Return a strip or tile, [1, rows, columns, samples]."""
     file = page.parent.filehandle
     size = page.databytecounts[index]
     file.seek(page.dataoffsets[index])

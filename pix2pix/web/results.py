@@ -120,7 +120,7 @@ def color_file(colorizer: Colorizer, photo: Path, saturation: float, folder: Pat
 def _pages(
     colorizer: Colorizer, picture: Picture, saturation: float, shown: tuple[Path, Path]
 ) -> Iterator[np.ndarray]:
-    """The colored pages; `shown` become small pictures of the first."""
+    """Yield the colored pages; `shown` become small pictures of the first."""
     for index in range(picture.num_pages):
         gray = read_gray(picture, index)
         colored = colorizer.colorize_array(gray, saturation)
@@ -133,7 +133,7 @@ def _pages(
 
 
 def _zip(files: Sequence[Path], folder: Path) -> Path:
-    """A zip of files, which are told apart by a number where their names are the same."""
+    """Return a zip of files, which are told apart by a number where their names are the same."""
     path = Path(tempfile.mkdtemp(dir=folder)) / "colored.zip"
     taken: set[str] = set()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed

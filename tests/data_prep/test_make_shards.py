@@ -9,7 +9,7 @@ import pytest
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
-from tests.photographs import encoded, grayish, write_folder
+from tests.photographs import colorful, encoded, grayish, write_folder
 from tests.shard_runs import ENVIRONMENT
 
 
@@ -153,3 +153,28 @@ def test_without_webdataset_the_mistake_names_it(photos: Path, tmp_path: Path) -
     assert "the package webdataset, which cannot be imported" in " ".join(told.stderr.split())
     assert "Traceback" not in told.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_every_file_of_a_phone_is_accounted_for(photos: Path) -> None:
+    (photos / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(60))
+    (photos / "IMG_2.jfif").write_bytes(encoded(colorful(seed=40)))
+    (photos / "IMG_3.avif").write_bytes(encoded(colorful(seed=41), "AVIF"))
+    (photos / "IMG_4.jpg").write_bytes(encoded(colorful(seed=42))[:-2])
+    (photos / "IMG_5.jpg").write_bytes(encoded(colorful(seed=43), icc_profile=b"broken"))
+    (photos / "sub" / "clip.MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
+    for name in ("IMG_6.NEF", "notes.txt", "Thumbs.db", ".hidden.txt", "@eaDir/a.jpg"):
+        path = photos / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"something else")
+    out = photos.parent / "out"
+    flags = ["--photos", photos, "--out", out, "--split", "train", "--short_side", 48]
+    told = command_line(*flags, "--samples_per_shard", 4, "--num_workers", 2)
+    assert told.returncode == 0, told.stderr
+    assert "left alone for their extensions: 4 (1 .nef, 1 .db, 1 .txt, 1 .mov)" in told.stdout
+    assert ".nef: a camera's raw file is not developed here; develop it first" in told.stdout
+    assert "train: 10 pairs of 11 photographs" in told.stdout
+    assert "1: its color profile is broken and was ignored" in told.stdout
+    rejects = [json.loads(line) for line in (out / "rejected.jsonl").open()]
+    reasons = {reject["source"]: reject["reason"] for reject in rejects}
+    others = dict.fromkeys(["IMG_6.NEF", "notes.txt", "Thumbs.db", "sub/clip.MOV"], "other_kind")
+    assert reasons == {"IMG_1.HEIC": "not_an_image", **others}

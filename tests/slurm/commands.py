@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pix2pix.cli.command_line import main
-from pix2pix.cli.options import arguments_of
 from slurm.submit import COMMANDS
+from tests.slurm.jobs import flags_of
 from tests.small_training import tiny_config
 
 
@@ -20,13 +20,7 @@ def submit(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def train(shards: Path, run_dir: Path, **changes) -> list[str]:
-    changed = [f"--{name}={value}" for name, value in changes.items() if value is not None]
-    given = [
-        argument
-        for argument in arguments_of(tiny_config(shards, run_dir))
-        if argument.partition("=")[0].removeprefix("--") not in changes
-    ]
-    return ["train", *given, *changed]
+    return ["train", *flags_of(tiny_config(shards, run_dir), **changes)]
 
 
 def script_of(shown: str) -> str:
