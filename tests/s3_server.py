@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -25,6 +26,8 @@ def s3_server(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[Mapping[
         environment = {**ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        # All servers of a process share what they hold.
+        urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
         file_system().mkdir(bucket)
         yield {**os.environ, **environment}
     finally:
