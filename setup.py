@@ -17,6 +17,9 @@ REQUIRED = [
     # Lanczos by SIMD, data preparation is 1.5 times as fast with it; Linux on ARM has no wheel of
     # it, and gets Pillow's.
     "cykooz-resizer>=4.0.1; platform_machine != 'aarch64'",
+    "fsspec>=2024.6",  # stores of shards: s3, gs, az, hf; comes with torch
+    "braceexpand>=0.1.7",  # names of shards by braces; comes with webdataset
+    "webdataset>=1.0",  # writes shards, reads them for a proof, opens those that lie elsewhere
     "fire>=0.7",  # command lines
     "pyyaml>=6.0",  # recipes
     "tensorboard>=2.16",  # curves and pictures of a run
@@ -54,6 +57,8 @@ EXTRAS = {
         "torch-fidelity>=0.3",  # the Inception that FID and KID are defined by
         "lpips>=0.1.4",  # the code and linear weights of the paper
     ],
+    "s3": ["s3fs>=2024.6"],  # shards in S3 and the like
+    "gs": ["gcsfs>=2024.6"],  # shards in Google Cloud Storage
     "dev": [
         "imagecodecs>=2024.9.22",  # tests read what comes back with these
         "tifffile>=2024.8.30",
@@ -62,7 +67,10 @@ EXTRAS = {
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time
         "playwright>=1.50",  # tests open the page in the system's Chromium
-        "webdataset>=0.2.100",  # tests read our shards with it: they are plain WebDataset
+        "s3fs>=2024.6",  # tests read shards over S3
+        "moto[s3]>=5.0",  # from a server of it on loopback
+        "flask>=3.0",  # which needs this
+        "flask-cors>=4.0",  # and this
         "torchmetrics>=1.4",  # tests check our metrics against it
         "torch-fidelity>=0.3",  # and against this
         "lpips>=0.1.4",
@@ -87,6 +95,8 @@ COMMANDS = {
     "doctor": "pix2pix.scripts.doctor",
     "make-shards": "data_prep.make_shards",
     "merge-shards": "data_prep.merge_shards",
+    "index-shards": "data_prep.index_shards",
+    "copy-shards": "data_prep.copy_shards",
     "verify-shards": "data_prep.verify_shards",
     "preview-shards": "data_prep.preview",
     "download-coco": "data_prep.download_coco",

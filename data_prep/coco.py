@@ -21,7 +21,7 @@ from pix2pix.errors import UserError
 class Annotations:
     """What a file of annotations says of photographs.
 
-    metadata: by file name, the fields for KEY.json: "id", and "licence" with its id, name and url
+    metadata: by file name, the fields for KEY.json: "id", and "license" with its id, name and url
     as far as they are known. licenses: name by id, both as text.
     """
 
@@ -87,9 +87,9 @@ def digest_metadata(photos: Sequence[Photo]) -> str:
 def _annotate(photo: Photo, metadata: Mapping[str, Any], chosen: frozenset[str] | None) -> Photo:
     reject = photo.reject
     if chosen is not None and reject is None:
-        if "licence" not in metadata:
+        if "license" not in metadata:
             reject = "license_unknown"
-        elif str(metadata["licence"]["id"]) not in chosen:
+        elif str(metadata["license"]["id"]) not in chosen:
             reject = "license"
     return replace(photo, metadata=dict(metadata), reject=reject)
 
@@ -136,7 +136,7 @@ def _metadata(
         fields = {"id": image["id"]}
         if image.get("license") is not None:
             number = image["license"]
-            fields["licence"] = licenses.get(number, {"id": number})
+            fields["license"] = licenses.get(number, {"id": number})
         if metadata.setdefault(image["file_name"], fields) != fields:
             raise UserError(f"--annotations {path} has two images named {image['file_name']}")
     return metadata

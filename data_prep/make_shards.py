@@ -19,7 +19,7 @@ from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.duplicates import reject_duplicates
 from data_prep.ownership import Part
 from data_prep.photos import OTHER_KIND, Photo, Source, digest_photos, without_others
-from data_prep.shard_file import Prep, read_sidecar
+from data_prep.shard_file import Prep, read_sidecar, require_webdataset
 from data_prep.writer import plan_splits, write_splits
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
@@ -37,6 +37,7 @@ _ADVICE = {
     "license": "a longer list of --licenses keeps more",
     "license_unknown": "--annotations does not know their licenses",
     "duplicate": "they are copies of others, byte for byte",
+    "no_picture": "--image names the member that is the picture",
 }
 
 
@@ -109,6 +110,7 @@ def make_shards(options: MakeShardsOptions) -> int:
     another photograph, byte for byte.
     """
     started = time.monotonic()
+    require_webdataset()
     num_workers = options.num_workers or num_cores()
     part = Part.parse(options.part) if options.part else None
     source = open_source(options.photos)
@@ -190,8 +192,9 @@ def _notes(out: Path, split: Split) -> Counter[str]:
 def _describe(split: Split, num_photos: int) -> str:
     num_bytes = sum(shard.bytes for shard in split.shards)
     plural = "" if len(split.shards) == 1 else "s"
+    photographs = "photographs" if split.kind == "pairs" else "samples"
     return (
-        f"{split.name}: {split.num_samples:,} pairs of {num_photos:,} photographs "
+        f"{split.name}: {split.num_samples:,} {split.kind} of {num_photos:,} {photographs} "
         f"in {len(split.shards):,} shard{plural}, {num_bytes / 1e6:,.1f} MB; "
         f"rejected: {summarize(split.rejected)}"
     )

@@ -5,8 +5,10 @@
 The same shards and --seed give the same picture.
 """
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -14,7 +16,15 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from data_prep.shard_file import disk_errors
-from data_prep.survey import Measured, choose, locate, measure, read_picture
+from data_prep.survey import (
+    Measured,
+    choose,
+    choose_nearby,
+    locate,
+    measure,
+    read_color,
+    read_gray,
+)
 from pix2pix.cli.charts import (
     INK,
     SOFT,
@@ -29,14 +39,18 @@ from pix2pix.cli.charts import (
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
 from pix2pix.cli.progress import bytes_text
+from pix2pix.data.cache import ShardCache, cache_folder
+from pix2pix.data.data_set import DataSet
 from pix2pix.data.shards import Split, open_split
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
+from pix2pix.system.urls import check_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_MEASURED = 4000  # samples: a few seconds, and shares that are right to a percent
+MOST_FETCHED = 4  # shards of a URL
 
 WIDTH, MARGIN = 1600, 36  # of the sheet, pixels
 COLUMNS, GUTTER = 3, 28  # pairs in a row, and what is between them
@@ -54,13 +68,17 @@ PAIRS_TOP = CHARTS_TOP + CHARTS_HEIGHT + 32
 class PreviewOptions:
     """Flags of `python -m data_prep.preview`."""
 
-    shards: Path = option(help="folder of shards, with their manifest", metavar="DIR")
+    shards: str = option(help="folder or URL of shards, with their manifest", metavar="DIR|URL")
     out: Path = option(help="picture to write, such as sheet.png", metavar="FILE")
     split: str = option("train", help="which split to look at", metavar="NAME")
     num_pairs: int = option(24, help="pairs to show", unit="pairs")
     seed: int = option(0, help="of the choice of samples")
+    shards_cache: str | None = option(
+        None, help="where shards of a URL are kept; none is as in training", metavar="DIR"
+    )
 
     def __post_init__(self) -> None:
+        check_place(str(self.shards), "shards")
         if self.out.suffix.lower() != ".png":
             raise UserError(f"--out {self.out}: give a name that ends in .png")
         if not self.out.parent.is_dir():
@@ -74,10 +92,16 @@ def preview(options: PreviewOptions) -> int:
 
     Samples are chosen from all shards by --seed; up to 4,000 of them are measured.
     """
-    split = open_split(options.shards, options.split)
-    chosen = choose(split.sample_counts, MOST_MEASURED, options.seed)
-    shown = set(choose(split.sample_counts, options.num_pairs, options.seed))
-    samples = measure(locate(options.shards, split, chosen))
+    root = os.path.expanduser(options.shards)
+    data = DataSet(root, open_split(root, options.split))
+    split, pick = data.split, choose
+    if data.needs_cache:
+        data = replace(data, cache=ShardCache(cache_folder(options.shards_cache)))
+        pick = partial(choose_nearby, most_shards=MOST_FETCHED)
+        print(f"from {MOST_FETCHED} of {len(split.shards):,} shards at most, which are fetched")
+    chosen = pick(split.sample_counts, MOST_MEASURED, options.seed)
+    shown = set(pick(split.sample_counts, options.num_pairs, options.seed))
+    samples = measure(locate(data, chosen))
     pairs = [one for place, one in zip(chosen, samples, strict=True) if place in shown]
     picture = png(draw_sheet(split, samples, pairs, options.seed))
     with disk_errors(options.out.parent):
@@ -98,8 +122,8 @@ def draw_sheet(
         sheet.paste(picture, (pair_place(column)[0], CHARTS_TOP))
     for number, pair in enumerate(pairs):
         left, top = pair_place(number)
-        gray = _thumbnail(read_picture(pair.sample, pair.sample.gray))
-        color = _thumbnail(read_picture(pair.sample, pair.sample.color))
+        gray = _thumbnail(read_gray(pair.sample))
+        color = _thumbnail(read_color(pair.sample))
         sheet.paste(gray, (left, top))
         sheet.paste(color, (left + gray.width + GAP, top))
         key = f"{pair.sample.key}  "
@@ -118,9 +142,10 @@ def _draw_heading(draw: ImageDraw.ImageDraw, split: Split, num_pairs: int, seed:
     draw.text((MARGIN, MARGIN - 8), f"Split {split.name}", INK, font(34))
     size = bytes_text(sum(shard.bytes for shard in split.shards))
     plural = "" if len(split.shards) == 1 else "s"
+    side = f"; short side {split.short_side} pixels" if split.kind == "pairs" else ""
     line = (
-        f"{split.num_samples:,} samples in {len(split.shards):,} shard{plural}, {size}; short side "
-        f"{split.short_side} pixels. Below: {num_pairs} of them, chosen by seed {seed}."
+        f"{split.num_samples:,} samples in {len(split.shards):,} shard{plural}, {size}{side}. "
+        f"Below: {num_pairs} of them, chosen by seed {seed}."
     )
     draw.text((MARGIN, MARGIN + 36), line, SOFT, font(18))
 
@@ -131,7 +156,7 @@ def _charts(split: Split, samples: Sequence[Measured]) -> list[Image.Image]:
     sides = [min(sample.photo_width, sample.photo_height) for sample in samples]
     min_chroma, min_side = split.prep["min_chroma"], split.prep["min_short_side"]
     marks = [Mark(min_side, f"min_short_side {min_side}")]
-    if split.short_side != min_side:
+    if split.kind == "pairs" and split.short_side != min_side:
         marks.append(Mark(split.short_side, f"short_side {split.short_side}"))
     rejected = sum(split.rejected.values())
     total = split.num_samples + rejected

@@ -9,10 +9,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
+from data_prep.assembly import (
+    REJECTED,
+    assemble,
+    is_published,
+    manifest_so_far,
+    publish_splits,
+)
 from data_prep.ownership import Part, own
 from data_prep.photos import Photo, Source
 from data_prep.shard_file import (
+    EARLIER_WRITER,
     Prep,
     ShardTask,
     Sidecar,
@@ -21,6 +28,7 @@ from data_prep.shard_file import (
     finished_sidecar,
     make_shard,
     read_sidecar,
+    tell_earlier_writer,
 )
 from data_prep.workers import work_in_parallel
 from pix2pix.cli.progress import progress
@@ -119,7 +127,7 @@ def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | No
             with progress("photographs", num_photos, done=num_photos - num_todo) as bar:
                 work_in_parallel(make_shard, todo, num_workers, bar.update)
             if unfinished and part is None:
-                made = {plan.split: [_sidecar_of(t) for t in plan.tasks] for plan in unfinished}
+                made = [assemble(p.split, [_sidecar_of(t) for t in p.tasks]) for p in unfinished]
                 publish_splits(root, made, manifest)
             return num_todo
 
@@ -141,6 +149,13 @@ def _check_prep(plan: SplitPlan, manifest: Manifest) -> None:
     earlier = _prep_so_far(plan, manifest)
     if earlier is None or earlier == wanted:
         return
+    if earlier["writer"] == EARLIER_WRITER:
+        if not is_published(plan.root, plan.split, manifest):
+            raise UserError(tell_earlier_writer(plan.root, plan.split))
+        # Both differ by their spelling alone. What is finished is not made again for that.
+        same = {name: earlier[name] for name in ("writer", "annotations") if wanted[name]}
+        if earlier == wanted | same:
+            return
     raise UserError(
         f"{plan.root} holds a split '{plan.split}' made with other parameters or photographs: "
         f"{differences(earlier, wanted)}. Give the same ones to go on, or another --out or --split"
@@ -149,7 +164,7 @@ def _check_prep(plan: SplitPlan, manifest: Manifest) -> None:
 
 def _prep_so_far(plan: SplitPlan, manifest: Manifest) -> dict[str, object] | None:
     if plan.split in manifest.splits:
-        return manifest.splits[plan.split].prep
+        return {"writer": EARLIER_WRITER} | manifest.splits[plan.split].prep
     for path in sorted(plan.root.glob(f"{plan.split}-*.json")):
         sidecar = read_sidecar(path)
         if sidecar is not None:
@@ -159,7 +174,7 @@ def _prep_so_far(plan: SplitPlan, manifest: Manifest) -> dict[str, object] | Non
 
 def _clean(root: Path, tasks: Iterable[ShardTask], is_whole: bool) -> None:
     """Remove what a killed run of the same tasks was in the middle of writing, no other's."""
-    names = {name for task in tasks for name in (task.tar.name, task.sidecar.name)}
+    names = {path.name for task in tasks for path in (task.tar, task.index_file, task.sidecar)}
     names |= {MANIFEST, REJECTED} if is_whole else set()
     for file, name in leftovers(root):
         if name in names:

@@ -33,7 +33,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.closing.wait(60)
             return
         match self.path.partition("?")[0].strip("/").split("/"):
-            case ["api", "models", owner, name, *rest] if self.knows(f"{owner}/{name}"):
+            case ["api", "models" | "datasets", owner, name, *rest] if self.knows(
+                f"{owner}/{name}"
+            ):
                 self.describe(f"{owner}/{name}", rest)
             case [owner, name, "resolve", _, file] if self.knows(f"{owner}/{name}", file):
                 model = f"{owner}/{name}"
@@ -59,14 +61,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.answer_json({"url": f"{self.server.url}/{name}", "name": name})
             case ["api", "validate-yaml"]:  # of the model card
                 self.answer_json({"errors": [], "warnings": []})
-            case ["api", "models", _, _, "preupload", _]:
+            case ["api", "models" | "datasets", _, _, "preupload", _]:
                 files = json.loads(body)["files"]
                 modes = [
                     {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
                     for file in files
                 ]
                 self.answer_json({"files": modes})
-            case ["api", "models", owner, name, "commit", _]:
+            case ["api", "models" | "datasets", owner, name, "commit", _]:
                 self.commit(f"{owner}/{name}", [json.loads(line) for line in body.splitlines()])
             case _:
                 self.answer(b"", 404)

@@ -45,9 +45,10 @@ def from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict[
     for name in named:
         if names.count(name) > 1:
             raise UserError(f"--{name} is given {names.count(name)} times; give it once")
-    slot = next((flag.name for flag in flags.values() if flag.positional), None)
+    slots = [flag.name for flag in flags.values() if flag.positional]
     for value in positional:
-        if slot is None or slot in named:
+        slot = next((name for name in slots if name not in named), None)
+        if slot is None:
             raise UserError(f"unexpected argument '{value}'; flags are written --name value")
         named[slot] = value
     return {name: Given(raw, f"--{name}") for name, raw in (named | lists).items()}

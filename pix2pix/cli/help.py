@@ -17,8 +17,10 @@ def help_text(*classes: type, program: str, intro: str = "") -> str:
     for flag in [*flags, CONFIG]:
         groups.setdefault(flag.group, []).append((written(flag), _explained(flag)))
     groups[CONFIG.group].append(("--help", "print this text"))
-    positional = [f"[{flag.metavar}]" for flag in flags if flag.positional]
-    required = [written(flag) for flag in flags if flag.required]
+    positional = [
+        flag.metavar if flag.required else f"[{flag.metavar}]" for flag in flags if flag.positional
+    ]
+    required = [written(flag) for flag in flags if flag.required and not flag.positional]
     usage = " ".join(["usage:", program, *positional, *required, "[flags]"])
     tables = [f"{group}\n{table(rows)}" for group, rows in groups.items()]
     return "\n\n".join([_fill(usage, " " * 7), *filter(None, [wrap(intro)]), *tables])

@@ -48,7 +48,7 @@ def option(
         metavar: shown in place of the value, if there is no unit (`DIR`).
         group: the heading under which `--help` lists this flag and those after it.
         choices: the allowed values, if a Literal cannot list them.
-        positional: the value may also stand without its flag; at most one field per dataclass.
+        positional: the value may also stand without its flag; several do so in their order.
         many: how several values of a tuple are written. `commas`: `--sizes 1,2`. `words`: all
             arguments before the next flag, `--photos a b`. `repeats`: `--sbatch x=1 --sbatch y=2`.
             With the last two a comma is part of a value.

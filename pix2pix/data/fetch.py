@@ -5,7 +5,6 @@ with time-outs (gopen's own waits for ever on a server that falls silent), store
 goes wrong is one sentence of ours: gopen's holds the command line, and with it any token.
 """
 
-import importlib
 import io
 import os
 import shutil
@@ -16,9 +15,11 @@ from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 from pix2pix.errors import UserError
+from pix2pix.system.light_webdataset import import_webdataset
 from pix2pix.system.urls import QUERY_VARIABLE, is_url
 
 CHUNK = 2**20  # bytes read at a time
+_STORE_BLOCK = 2**24  # asked of a store at a time
 CONNECT_SECONDS = 10
 SILENT_SECONDS = 20  # below SLOWEST bytes per second for so long: the server has fallen silent
 SLOWEST = 1024
@@ -76,39 +77,52 @@ def chunks(place: str) -> Iterator[bytes]:
         with _open(place) as stream:
             while chunk := stream.read(CHUNK):
                 yield chunk
+    except FetchError:
+        raise
     except _Failed as error:
         raise FetchError(f"cannot fetch {place}: {error}", error.passing) from None
     except Exception as error:  # fsspec's file systems raise the types of their own libraries
         verb = "fetch" if is_url(place) else "read"
-        raise FetchError(f"cannot {verb} {place}: {_cause(error)}") from None
+        raise FetchError(f"cannot {verb} {place}: {cause_of(error)}") from None
 
 
 def _open(place: str) -> IO[bytes]:
     if not is_url(place):
         return open(place, "rb", buffering=0)
-    # Imported where it is needed: it imports torch, if that can be imported.
-    gopen = importlib.import_module("webdataset.gopen")
-    for scheme in ("http", "https"):
-        gopen.gopen_schemes[scheme] = _open_by_curl
-    for scheme, (package, wanted) in _PACKAGES.items():
-        gopen.gopen_schemes[scheme] = _open_by_fsspec
-        if urlsplit(place).scheme == scheme and find_spec(package) is None:
-            raise _Failed(f"it needs the package {package}: pip install {wanted}", passing=False)
-    return cast("IO[bytes]", gopen.gopen(place))
+    require_package(place)
+    webdataset: Any = import_webdataset()
+    openers = {"http": _open_by_curl, "https": _open_by_curl}
+    webdataset.gopen_schemes |= openers | dict.fromkeys(_PACKAGES, _open_by_fsspec)
+    return cast("IO[bytes]", webdataset.gopen(place))
 
 
-def _open_by_fsspec(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
-    import fsspec
+def require_package(url: str) -> None:
+    """Raise FetchError, naming the extra, where the package for a store's URLs is absent."""
+    package, wanted = _PACKAGES.get(urlsplit(url).scheme, ("", ""))
+    if package and find_spec(package) is None:
+        raise FetchError(
+            f"cannot fetch {url}: it needs the package {package}: pip install {wanted}"
+        )
 
-    options: dict[str, Any] = {}
-    if url.startswith("s3://"):
-        options["config_kwargs"] = {
+
+def store_options(url: str) -> dict[str, Any]:
+    """Return what fsspec is to be told of a store: time-outs, where it knows them."""
+    if not url.startswith("s3://"):
+        return {}
+    return {
+        "config_kwargs": {
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": SILENT_SECONDS,
             "retries": {"max_attempts": RETRIES},
         }
-    store, path = fsspec.core.url_to_fs(url, **options)
-    return cast("IO[bytes]", store.open(path, mode, block_size=2**24))
+    }
+
+
+def _open_by_fsspec(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
+    import fsspec.core
+
+    system, path = fsspec.core.url_to_fs(url, **store_options(url))
+    return cast("IO[bytes]", system.open(path, mode, block_size=_STORE_BLOCK))
 
 
 def _open_by_curl(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
@@ -132,6 +146,7 @@ class _Curl(io.RawIOBase):
         command += ["--connect-timeout", str(CONNECT_SECONDS), "--retry", str(RETRIES)]
         command += ["--speed-limit", str(SLOWEST), "--speed-time", str(SILENT_SECONDS)]
         command += ["--write-out", "%{stderr}%{http_code}", "--config", "-"]
+        self._ended = False
         # A session of its own: stop signals of a job are not for it.
         self._process = subprocess.Popen(
             command,
@@ -155,9 +170,12 @@ class _Curl(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._process.returncode is not None:
             return 0
+        if self._ended:  # a reader asks again after the end
+            return 0
         assert self._process.stdout is not None
         count = self._process.stdout.readinto(buffer)  # type: ignore[attr-defined]
         if not count:
+            self._ended = True
             self._check()
         return int(count)
 
@@ -179,7 +197,7 @@ class _Curl(io.RawIOBase):
             raise _Failed(cause, passing)
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """What went wrong, without the words of libraries, which may hold a secret."""
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):

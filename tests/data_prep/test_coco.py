@@ -39,10 +39,10 @@ def write(folder: Path, content: object = CONTENT, **options) -> Path:
 def test_ids_and_licenses_are_known_as_the_file_says(tmp_path: Path) -> None:
     marked = annotate(PHOTOS, read_annotations(write(tmp_path)))
     assert [photo.metadata for photo in marked] == [
-        {"id": 9, "licence": BY},
-        {"id": 36, "licence": LICENSES[1]},
+        {"id": 9, "license": BY},
+        {"id": 36, "license": LICENSES[1]},
         {"id": 61},
-        {"id": 64, "licence": {"id": 99}},
+        {"id": 64, "license": {"id": 99}},
         {},
     ]
     assert {photo.reject for photo in marked} == {None}
@@ -107,7 +107,7 @@ def test_any_way_to_write_the_file_reads_the_same(tmp_path: Path, options: dict,
     content = {**CONTENT, "é": [1.5, -2e-30, 'a"]},ö', None, [], {}], "n": 12, "annotations": [{}]}
     content[last] = content.pop(last)
     read = read_annotations(write(tmp_path, content, ensure_ascii=False, **options))
-    assert read.metadata["d.jpg"] == {"id": 64, "licence": {"id": 99}}
+    assert read.metadata["d.jpg"] == {"id": 64, "license": {"id": 99}}
     assert len(read.metadata) == 4
     assert list(read.licenses) == ["4", "1", "7"]
 
@@ -186,7 +186,7 @@ def test_shards_carry_id_and_license_and_the_manifest_what_was_chosen(annotated:
         text = archive.extractfile(archive.getmembers()[2]).read()  # type: ignore[union-attr]
     metadata = json.load(io.BytesIO(text))
     assert (metadata["source"], metadata["id"]) == ("sub/photo 000.jpg", 9)
-    assert metadata["licence"] == BY
+    assert metadata["license"] == BY
 
 
 def test_other_annotations_and_licenses_are_another_split(annotated: Path) -> None:
@@ -216,7 +216,7 @@ def test_licenses_without_annotations_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_what_is_known() -> None:
-    photos = [Photo("a.jpg", 1, metadata={"id": 1, "licence": {"id": 4}})]
+    photos = [Photo("a.jpg", 1, metadata={"id": 1, "license": {"id": 4}})]
     assert digest_metadata(photos) == digest_metadata(
         [Photo("b.jpg", 2, metadata=photos[0].metadata)]
     )

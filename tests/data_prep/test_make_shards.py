@@ -10,6 +10,7 @@ from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from tests.photographs import colorful, encoded, grayish, write_folder
+from tests.shard_runs import ENVIRONMENT
 
 
 @pytest.fixture
@@ -108,6 +109,50 @@ def test_preparing_data_imports_no_torch() -> None:
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     imported = set(json.loads(found.stdout))
     assert not imported & {"torch", "torchvision", "accelerate", "webdataset", "skimage", "sklearn"}
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from data_prep.shard_file import make_shard
+from pix2pix.system.machine import peak_memory
+from tests.shard_runs import plans_for
+for task in plans_for(Path(sys.argv[1]), Path(sys.argv[2]))[0].tasks:
+    make_shard(task, lambda: None)
+print("torch" in sys.modules, peak_memory())
+"""
+
+
+def test_a_worker_that_writes_shards_has_no_torch_and_stays_small(
+    photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "shards"
+    out.mkdir()
+    told = subprocess.run(
+        [sys.executable, "-c", WORKER, photos, out],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    has_torch, peak = told.stdout.split()
+    assert list(out.glob("*.tar"))
+    assert has_torch == "False"
+    assert int(peak) < 250e6
+
+
+def test_without_webdataset_the_mistake_names_it(photos: Path, tmp_path: Path) -> None:
+    # Python's own way to say that a package is absent; pip uninstall would hit all other tests.
+    code = "import sys; sys.modules['webdataset'] = None; import data_prep.make_shards as make\n"
+    code += "make.command()"
+    flags = ["--photos", photos, "--out", tmp_path / "out", "--split", "train"]
+    told = subprocess.run(
+        [sys.executable, "-c", code, *flags], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert told.returncode == 2
+    assert "the package webdataset, which cannot be imported" in " ".join(told.stderr.split())
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_file_of_a_phone_is_accounted_for(photos: Path) -> None:

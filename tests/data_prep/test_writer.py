@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -12,16 +13,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.merge_shards import merge_splits
 from data_prep.photos import FolderSource
 from data_prep.shard_file import read_sidecar
 from data_prep.writer import write_splits
 from pix2pix.cli.progress import progress
-from pix2pix.data.index import index_shard
+from pix2pix.data.index import index_bytes, index_path, index_shard, read_index
 from pix2pix.data.order import permutation
 from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.errors import UserError
 from tests.photographs import encoded, grayish, write_folder
-from tests.shard_runs import NUM_COLOR, NUM_PHOTOS, contents, plans_for, write
+from tests.shard_runs import (
+    NUM_COLOR,
+    NUM_PHOTOS,
+    as_earlier_version,
+    contents,
+    plans_for,
+    write,
+)
 
 
 def test_every_photograph_is_in_one_shard_or_among_the_rejects(
@@ -66,11 +75,40 @@ def test_the_manifest_says_what_the_shards_are(clean_run: Path) -> None:
         assert shard.sha256 == hashlib.sha256(data).hexdigest()
 
 
+def test_a_finished_folder_holds_an_index_of_each_shard(clean_run: Path) -> None:
+    shards = open_split(clean_run, "train").shards
+    for shard in shards:
+        index = read_index(index_path(clean_run, shard.name))
+        expected = index_shard(clean_run / shard.name, shard.sha256)
+        assert index_bytes(index) == index_bytes(expected)
+    names = {path.name for path in clean_run.iterdir() if ".lock" not in path.name}
+    made = {shard.name.removesuffix(".tar") for shard in shards}
+    each = {f"{name}{end}" for name in made for end in (".tar", ".json", ".index.npz")}
+    assert names == each | {"manifest.json", "rejected.jsonl"}
+
+
+def test_a_lost_index_is_made_again_with_the_manifest(
+    clean_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_run, out)
+    (out / "train-000001.index.npz").unlink()
+    (out / "manifest.json").unlink()
+    assert write(plans_for(photos, out)) == 0
+    assert contents(out) == contents(clean_run)
+
+
+def test_where_nothing_is_rejected_there_is_no_list_of_rejects(tmp_path: Path) -> None:
+    write(plans_for(write_folder(tmp_path / "photos", 4), tmp_path / "out"))
+    assert "manifest.json" in contents(tmp_path / "out")
+    assert "rejected.jsonl" not in contents(tmp_path / "out")
+
+
 def test_members_carry_no_time_and_no_owner(clean_run: Path) -> None:
     with tarfile.open(clean_run / "train-000000.tar") as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
-    assert [member.name[9:] for member in members[:3]] == [".gray.jpg", ".color.jpg", ".json"]
+    assert [member.name[9:] for member in members[:3]] == [".color.jpg", ".gray.jpg", ".json"]
 
 
 def test_sample_descriptions_name_source_and_sizes(clean_run: Path) -> None:
@@ -160,6 +198,41 @@ def test_other_parameters_and_photographs_are_refused(
     fewer = write_folder(tmp_path / "fewer", 9)
     with pytest.raises(UserError, match=r"photos [0-9a-f]{16} there.*num_photos 27 there, 9 now"):
         write(plans_for(fewer, tmp_path))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_shards_of_the_earlier_writer_are_kept_whole_or_refused_once(
+    clean_run: Path, photos: Path, tmp_path: Path, finished: bool
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_run, out)
+    as_earlier_version(out)
+    earlier = contents(out)
+    if finished:
+        assert write(plans_for(photos, out)) == 0
+        assert contents(out) == earlier
+        (out / "train-000001.tar").unlink()
+    else:
+        (out / "manifest.json").unlink()
+        with pytest.raises(UserError, match="an earlier version began"):
+            merge_splits(out)
+    with pytest.raises(UserError, match="an earlier version began") as refused:
+        write(plans_for(photos, out))
+    command = str(refused.value).splitlines()[-1]
+    subprocess.run(["sh", "-c", command], check=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    write(plans_for(photos, out))
+    assert contents(out) == contents(clean_run)
+
+
+def test_other_parameters_than_those_of_the_earlier_writer_are_refused(
+    clean_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_run, out)
+    as_earlier_version(out)
+    with pytest.raises(UserError, match=r"seed 0 there, 3 now"):
+        write(plans_for(photos, out, seed=3))
 
 
 def test_a_second_split_joins_the_manifest(clean_run: Path, photos: Path, tmp_path: Path) -> None:
