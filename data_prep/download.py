@@ -192,7 +192,7 @@ class _End:
 
     @property
     def answer(self) -> int:
-        """The server's status, 0 where it did not answer."""
+        """Return the server's status, 0 where it did not answer."""
         answers = re.findall(r"returned error: (\d+)", self.message)
         return int(answers[-1]) if answers else 0
 
@@ -202,7 +202,7 @@ class _End:
 
     @property
     def wait_seconds(self) -> float:
-        """What the server asks for (RFC 9110, 10.2.3), given in seconds."""
+        """Return the wait that the server asks for (RFC 9110, 10.2.3), if given in seconds."""
         waits = re.findall(r"(?im)^retry-after: *(\d+)", self.told)
         return min(float(waits[-1]), _LONGEST_WAIT) if waits else 0.0
 

@@ -5,7 +5,6 @@
 Stop it as you like: the same command goes on where it was.
 """
 
-import fcntl
 import re
 import shlex
 import shutil
@@ -20,6 +19,7 @@ from typing import Literal
 from zipfile import BadZipFile, ZipFile
 
 from data_prep.download import DamagedError, Patience, ask_size, fetch, part_path, size_of
+from data_prep.ownership import take_lock
 from data_prep.shard_file import disk_errors
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
@@ -76,7 +76,7 @@ class DownloadCocoOptions:
 
     @property
     def archives(self) -> dict[str, str]:
-        """Address of each file wanted, by its name."""
+        """Return the address of each file wanted, by its name."""
         base = self.mirror.rstrip("/")
         names = {f"{split}.zip": "zips" for split in self.splits}
         if self.annotations:
@@ -144,7 +144,7 @@ def _download(options: DownloadCocoOptions, patience: Patience) -> int:
 
 
 def _is_there(archive: Path) -> bool:
-    """Whether it was downloaded; raises UserError for a file that is not of our making."""
+    """Return True if it was downloaded; raises UserError for a file that is not of our making."""
     if not archive.exists():
         return False
     try:
@@ -201,7 +201,7 @@ def _unpack_lists(options: DownloadCocoOptions) -> int:
 
 
 def _list_of(out: Path, split: str) -> Path | None:
-    """The list of photographs that was unpacked for a split."""
+    """Return the list of photographs that was unpacked for a split."""
     paths = (out / "annotations" / f"{kind}_{split}.json" for kind in _LISTS)
     return next((path for path in paths if path.exists()), None)
 
@@ -222,21 +222,19 @@ def _next_steps(options: DownloadCocoOptions) -> str:
 def _alone(out: Path) -> Iterator[None]:
     """Be the only download into `out`; raises UserError while there is another.
 
-    The kernel releases the lock however a process ends. Where a file system has no locks, two
-    downloads write the same bytes to the same places.
+    The kernel releases the lock however a process ends.
     """
-    with (out / ".download.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another download into {out} is running; wait for it") from None
-        except OSError:
-            pass
+    lock = take_lock(out / ".download.lock")
+    if lock is None:
+        raise UserError(f"another download into {out} is running; wait for it")
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def command() -> None:
-    """`pix2pix-download-coco`, and this file."""
+    """Run `pix2pix-download-coco`, and this file."""
     main(download_coco, DownloadCocoOptions)
 
 

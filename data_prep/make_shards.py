@@ -211,7 +211,7 @@ def _warn_of_rejects(out: Path, split: Split, num_photos: int) -> None:
 
 
 def command() -> None:
-    """`pix2pix-make-shards`, and this file."""
+    """Run `pix2pix-make-shards`, and this file."""
     main(make_shards, MakeShardsOptions)
 
 

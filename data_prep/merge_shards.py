@@ -82,7 +82,7 @@ def merge_splits(root: Path) -> tuple[str, ...]:
 
 
 def _begun_splits(root: Path) -> dict[str, Prep]:
-    """What each split that has sidecars is made with, but for a val that is cut off another."""
+    """Return what each begun split is made with, but for a val that is cut off another."""
     first: dict[str, Sidecar] = {}
     for path in sorted(root.glob("*.json")):
         sidecar = read_sidecar(path)
@@ -108,7 +108,7 @@ def _begun_splits(root: Path) -> dict[str, Prep]:
 
 
 def _collect(root: Path, prep: Prep, sizes: Mapping[str, int]) -> dict[str, list[Sidecar]]:
-    """The sidecars of all shards of the splits that `split_sizes` told."""
+    """Return the sidecars of all shards of the splits that `split_sizes` told."""
     shards = [
         (split, shard_name(split, index))
         for split, size in sizes.items()
@@ -138,7 +138,7 @@ def _name_some(names: Sequence[str]) -> str:
 
 
 def command() -> None:
-    """`pix2pix-merge-shards`, and this file."""
+    """Run `pix2pix-merge-shards`, and this file."""
     main(merge_shards, MergeShardsOptions)
 
 

@@ -72,7 +72,7 @@ def verify_shards(options: VerifyShardsOptions) -> int:
 
 
 def _check(options: VerifyShardsOptions, splits: Sequence[Split]) -> list[list[Checked]]:
-    """What was seen of each shard, by split."""
+    """Return what was seen of each shard, by split."""
     tasks = [
         CheckTask(options.shards, shard, split.short_side, options.quick)
         for split in splits
@@ -87,7 +87,7 @@ def _check(options: VerifyShardsOptions, splits: Sequence[Split]) -> list[list[C
 def _repeated_keys(
     splits: Sequence[Split], checked: Sequence[Sequence[Checked]]
 ) -> Iterator[Fault]:
-    """Keys that come again in a split, or in the one that was cut off from it."""
+    """Find keys that come again in a split, or in the one that was cut off from it."""
     lists = defaultdict[str, list[tuple[str, NDArray[np.bytes_]]]](list)
     for split, shards in zip(splits, checked, strict=True):
         cut = json.dumps(split.prep) if split.prep.get("val_fraction") else split.name
@@ -104,7 +104,7 @@ def _repeated_keys(
 
 
 def _unknown_shards(root: Path, splits: Sequence[Split]) -> Iterator[Fault]:
-    """Tars that a reader of SPLIT-*.tar would take in, and the manifest does not name."""
+    """Find tars that a reader of SPLIT-*.tar would take in, and the manifest does not name."""
     for split in splits:
         known = {shard.name for shard in split.shards}
         for path in sorted(root.glob(f"{split.name}-*.tar")):
@@ -113,7 +113,7 @@ def _unknown_shards(root: Path, splits: Sequence[Split]) -> Iterator[Fault]:
 
 
 def _notes(root: Path, manifest: Mapping[str, Split]) -> Iterator[str]:
-    """What is no fault of the shards, but may be a surprise."""
+    """Yield what is no fault of the shards, but may be a surprise."""
     for one, other in combinations(manifest.values(), 2):
         photos = one.prep.get("photos")
         are_one_cut = one.prep == other.prep and one.prep.get("val_fraction")
@@ -157,7 +157,7 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 
 def command() -> None:
-    """`pix2pix-verify-shards`, and this file."""
+    """Run `pix2pix-verify-shards`, and this file."""
     main(verify_shards, VerifyShardsOptions)
 
 

@@ -45,7 +45,7 @@ class SplitPlan:
 
     @property
     def num_photos(self) -> int:
-        """Photographs of this split, before any is rejected."""
+        """Return how many photographs this split has, before any is rejected."""
         return sum(len(task.members) for task in self.tasks)
 
 
@@ -57,7 +57,7 @@ def plan_splits(
     prep: Prep,
     others: tuple[str, ...] = (),
 ) -> tuple[SplitPlan, ...]:
-    """One plan, for all of `photos`; with a `val_fraction`, a second one for the split "val".
+    """Plan the split of all `photos`; with a `val_fraction`, also the split "val".
 
     photos: sorted by the bytes of their names, as sources list them. others: names of files of
     other kinds, which the first shard of `split` lists among its rejects.
@@ -80,7 +80,7 @@ def plan_splits(
 
 
 def split_sizes(split: str, prep: Prep) -> dict[str, int]:
-    """Photographs in `split`, and in the split "val" that is cut off from it if any is."""
+    """Return how many photographs `split` has, and the split "val" that is cut off from it."""
     if not prep.val_fraction:
         return {split: prep.num_photos}
     num_val = round(prep.val_fraction * prep.num_photos)
@@ -105,7 +105,7 @@ def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | No
     root = plans[0].root
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        with own(root, part) as worker_lock:
+        with own(root, part):
             manifest = manifest_so_far(root)
             for plan in plans:
                 _check_prep(plan, manifest)
@@ -117,7 +117,7 @@ def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | No
             num_todo = sum(len(task.members) for task in todo)
             num_photos = sum(len(task.members) for task in mine)
             with progress("photographs", num_photos, done=num_photos - num_todo) as bar:
-                work_in_parallel(make_shard, todo, num_workers, bar.update, worker_lock)
+                work_in_parallel(make_shard, todo, num_workers, bar.update)
             if unfinished and part is None:
                 made = {plan.split: [_sidecar_of(t) for t in plan.tasks] for plan in unfinished}
                 publish_splits(root, made, manifest)

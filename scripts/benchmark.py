@@ -47,7 +47,7 @@ def loader(options: LoaderOptions, output: Output) -> None:
 
 
 def prep(options: PrepOptions, output: Output) -> None:
-    """Measure data preparation beside its codecs alone and beside img2dataset."""
+    """Measure data preparation beside its codecs alone."""
     from pix2pix.benchmark.prep import measure
     from pix2pix.benchmark.report import report
 

@@ -51,10 +51,16 @@ class Launch:
             # `python -m` puts the working directory first, which may be the checkout.
             "PYTHONSAFEPATH": "1",
         }
-        if not self.options.gpus.number:
-            # Who asks for no GPU takes none, on a node that shows some all the same.
-            variables |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-        return variables
+        return variables | self.devices()
+
+    def devices(self) -> dict[str, str]:
+        """Return variables by which the ranks take the GPUs that were asked for, or none.
+
+        A node may show some to a job that did not ask, and the user's shell may say something else.
+        """
+        if self.options.gpus.number:
+            return {"ACCELERATE_USE_CPU": "false"}
+        return {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
 
     def script(self, num_jobs: int = 1) -> str:
         """Return the script that sbatch is given."""
@@ -104,7 +110,7 @@ def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> tup
     # submitit's controller would kill the ranks a second after Ctrl-C: only they shall hear it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     path = {"PYTHONPATH": str(launch.snapshot), "PYTHONSAFEPATH": "1"}
-    with outside_of_any_job(path):
+    with outside_of_any_job(path | launch.devices()):
         running = executor.submit(job)
     signal.signal(signal.SIGINT, before)
     started(running.job_id)

@@ -9,6 +9,7 @@ import pytest
 
 from pix2pix.cli.command_line import parse
 from pix2pix.cli.help import help_text
+from pix2pix.cli.options import arguments_of
 from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.errors import UserError
 
@@ -17,7 +18,7 @@ FOLDERS = ["--shards", "shards", "--run_dir", "run"]
 
 
 def config(**values: Any) -> TrainConfig:
-    return TrainConfig(shards=("shards",), run_dir=Path("run"), **values)
+    return TrainConfig(**{"shards": ("shards",), "run_dir": Path("run")} | values)
 
 
 def refusal(**values: Any) -> str:
@@ -259,3 +260,34 @@ def test_help_fits_80_columns_and_gives_a_long_flag_its_own_line():
     text = help_text(TrainConfig, program="python scripts/train.py")
     assert max(map(len, text.splitlines())) <= 80
     assert f"\n  --norm batch|instance|sync_batch\n{' ' * 32}normalization layers" in text
+
+
+def test_the_command_line_of_a_configuration_gives_it_again():
+    original = config(
+        shards=("a", "https://host/b"), shard_weights=(1, 3), time_limit_minutes=2.5, dropout=False
+    )
+    assert parse(TrainConfig, arguments_of(original)) == original
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"shards": ("https://me:hush@host/x",)}, "carries a user or a password"),
+        ({"shards": ("https://host/x?sig=hush",)}, "PIX2PIX_URL_QUERY"),
+        ({"shards": ("ftp://host/x",)}, "'ftp:' is neither a relative path nor one of http"),
+        ({"shards": ("a", "a")}, "names a folder twice"),
+        ({"shards": ("a", "b"), "shard_weights": (1,)}, "1 values for 2 --shards"),
+        ({"shard_weights": (0,)}, "whole numbers from 1 on"),
+        ({"shards_cache_gib": 0.0}, "shards_cache_gib must be more than 0"),
+    ],
+)
+def test_shards_that_cannot_be_are_refused_without_telling_a_secret(values, words):
+    with pytest.raises(UserError) as caught:
+        config(**values)
+    assert words in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_the_one_folder_of_an_earlier_version_is_read():
+    values = config().to_json() | {"shards": "shards"}
+    assert TrainConfig.from_json(values) == config()

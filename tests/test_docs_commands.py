@@ -62,7 +62,6 @@ INSTEAD = {
     " PHOTOS": " large",
     " SHARDS": " shards",
     "loader --photos photos": "loader --photos large",
-    " --img2dataset PYTHON": "",
 }
 
 # Not run here, and why that is no loss.

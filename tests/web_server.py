@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Asked(NamedTuple):
@@ -16,24 +16,20 @@ class Asked(NamedTuple):
     is_head: bool = False  # the headers alone
 
 
-class WebServer(ThreadingHTTPServer):
-    """Serves `files` by path, with ranges and tags; each request takes the next of `faults`."""
+class LoopbackServer(ThreadingHTTPServer):
+    """A server on a free port of loopback, while its context lasts; then `closing` is set."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.files: dict[str, bytes] = {}
-        self.faults: deque[Fault] = deque()
-        self.asked: list[Asked] = []
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.closing = threading.Event()
-        self.sends_tags = True
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def __enter__(self) -> "WebServer":
+    def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
         return self
 
@@ -41,6 +37,17 @@ class WebServer(ThreadingHTTPServer):
         self.closing.set()
         self.shutdown()
         self.server_close()
+
+
+class WebServer(LoopbackServer):
+    """Serves `files` by path, with ranges and tags; each request takes the next of `faults`."""
+
+    def __init__(self) -> None:
+        super().__init__(_Handler)
+        self.files: dict[str, bytes] = {}
+        self.faults: deque[Fault] = deque()
+        self.asked: list[Asked] = []
+        self.sends_tags = True
 
 
 def tag_of(data: bytes) -> str:

@@ -65,7 +65,6 @@ CHARTS = {
                     f"{prefix}codec_bound_pairs_per_second",
                     f"{prefix}codec_bound_spread",
                 ),
-                Bar("img2dataset", f"{prefix}img2dataset_per_second", "img2dataset_spread"),
             ),
         )
         for prefix, processes in (("", "all processes"), ("one_process_", "one process"))

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +27,7 @@ from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.options import CheckpointOptions
 from pix2pix.benchmark.processes import environments
 from pix2pix.benchmark.report import Figures, spread
+from pix2pix.cli.options import arguments_of
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run.checkpoint_files import checkpoints, read_facts
@@ -177,9 +179,8 @@ def _measured_starts(options: CheckpointOptions, folder: Path) -> dict[str, floa
 
 def _seconds_to_step(step: int, options: CheckpointOptions, folder: Path) -> float:
     """Train to `step`, the first one of this start; the log says when it was done."""
-    flags = _config(options, folder).to_json() | {"total_steps": step}
-    command = [sys.executable, str(TRAIN)]
-    command += [f"--{name}={'none' if v is None else v}" for name, v in flags.items()]
+    config = replace(_config(options, folder), total_steps=step)
+    command = [sys.executable, str(TRAIN), *arguments_of(config)]
     begun = time.time()
     ranks = [
         subprocess.Popen(

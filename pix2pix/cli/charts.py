@@ -98,6 +98,8 @@ def draw_histogram(
         align="edge",
         color=BAR,
         edgecolor=BAR,
+        zorder=3,  # above the axis, which would hide the outline of a low bar
+        clip_on=False,
     )
     num_beyond = int((np.asarray(values) > edges[-1]).sum())
     if num_beyond:
@@ -168,7 +170,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     axes.set_ylim(bottom, top + 0.12 * len(marks) * (top - bottom))
     for number, mark in enumerate(sorted(marks)):
         height = 1 - 0.1 * number
-        axes.axvline(mark.value, 0, height, color=MARK, linewidth=1.5)
+        axes.axvline(mark.value, 0, height, color=MARK, linewidth=1.5, zorder=4)
     low, high = axes.get_xlim()
     for number, mark in enumerate(sorted(marks)):
         on_the_right = mark.value > low + 0.7 * (high - low)
@@ -182,6 +184,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
             fontsize=_TEXT,
             ha="right" if on_the_right else "left",
             va="top",
+            zorder=5,
             bbox={"color": "white", "pad": 0.5, "alpha": 0.8},
         )
 

@@ -188,6 +188,25 @@ def flags_of(*classes: type) -> dict[str, Flag]:
     return flags
 
 
+def arguments_of(options: object) -> list[str]:
+    """Return the command line that gives an options dataclass these values."""
+    arguments = []
+    for name, flag in flags_of(type(options)).items():
+        value = getattr(options, name)
+        if value is None:
+            arguments.append(f"--{name}=none")
+        elif flag.many == "words":
+            first, *others = map(str, value)
+            arguments += [f"--{name}={first}", *others]
+        elif flag.many == "repeats":
+            arguments += [f"--{name}={one}" for one in value]
+        elif flag.many == "commas":
+            arguments.append(f"--{name}={','.join(map(str, value))}")
+        else:
+            arguments.append(f"--{name}={value}")
+    return arguments
+
+
 def _flag(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Flag:
     optional = False
     many: Many | None = None

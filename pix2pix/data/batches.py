@@ -171,7 +171,7 @@ def train_side(reader: ShardReader) -> int:
 
 
 def _resized(square: Bytes, side: int) -> Bytes:
-    pixels = torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)
     return resize(pixels[None], side)[0].permute(1, 2, 0).numpy()
 
 

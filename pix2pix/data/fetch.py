@@ -24,9 +24,13 @@ SILENT_SECONDS = 20  # below SLOWEST bytes per second for so long: the server ha
 SLOWEST = 1024
 RETRIES = 3  # of curl itself: time-outs, 408, 429, 5xx
 
-# The package that fsspec needs for a scheme, and the extra of ours that brings it.
-_PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "az": ("adlfs", "az")}
-_PACKAGES["hf"] = ("huggingface_hub", "hub")
+# The package that fsspec needs for a scheme, and what to install for it.
+_PACKAGES = {
+    "s3": ("s3fs", "'pix2pix[s3]'"),
+    "gs": ("gcsfs", "'pix2pix[gs]'"),
+    "az": ("adlfs", "adlfs"),
+    "hf": ("huggingface_hub", "huggingface_hub"),
+}
 
 # Exit statuses of curl (its man page): what they mean, and whether another try may go better.
 _CURL: dict[int, tuple[str, bool]] = {
@@ -86,12 +90,10 @@ def _open(place: str) -> IO[bytes]:
     gopen = importlib.import_module("webdataset.gopen")
     for scheme in ("http", "https"):
         gopen.gopen_schemes[scheme] = _open_by_curl
-    for scheme, (package, extra) in _PACKAGES.items():
+    for scheme, (package, wanted) in _PACKAGES.items():
         gopen.gopen_schemes[scheme] = _open_by_fsspec
         if urlsplit(place).scheme == scheme and find_spec(package) is None:
-            raise _Failed(
-                f"it needs the package {package}: pip install 'pix2pix[{extra}]'", passing=False
-            )
+            raise _Failed(f"it needs the package {package}: pip install {wanted}", passing=False)
     return cast("IO[bytes]", gopen.gopen(place))
 
 
@@ -105,7 +107,8 @@ def _open_by_fsspec(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
             "read_timeout": SILENT_SECONDS,
             "retries": {"max_attempts": RETRIES},
         }
-    return cast("IO[bytes]", fsspec.open(url, mode, block_size=2**24, **options).open())
+    store, path = fsspec.core.url_to_fs(url, **options)
+    return cast("IO[bytes]", store.open(path, mode, block_size=2**24))
 
 
 def _open_by_curl(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:

@@ -85,7 +85,7 @@ def _step_row(
 ) -> Finding:
     what = f"step in {'fp32' if precision == 'no' else precision}"
     config = TrainConfig(
-        shards=(str(Path("shards")),),
+        shards=("shards",),
         run_dir=Path("run"),
         image_size=size,
         global_batch=batch,

@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import psutil
+
 from pix2pix.errors import UserError
 from pix2pix.export.card import model_card
 from pix2pix.export.generator import CONFIG_FILE, Generator
@@ -93,7 +95,7 @@ def _clean_up(out: Path) -> list[str]:
     lines = []
     for folder, name in leftovers(out.parent):
         process = int(folder.name.split(".")[-2])
-        if name == out.name and not Path(f"/proc/{process}").exists():
+        if name == out.name and not psutil.pid_exists(process):
             shutil.rmtree(folder)
             lines.append(f"removed {folder.name}: its export was cut short")
     return lines

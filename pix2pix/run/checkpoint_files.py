@@ -60,8 +60,6 @@ def read_facts(path: Path) -> dict[str, Any]:
         OSError: the file is missing or unreadable.
     """
     facts = json.loads((path / STATE_FILE).read_bytes())
-    if "bytes" in facts:  # written by an earlier version: sizes without checksums
-        return facts | {"files": {name: {"bytes": size} for name, size in facts["bytes"].items()}}
     if facts.pop("crc32") != _crc32(facts):
         raise ValueError(f"{path / STATE_FILE} is not as it was written")
     return facts
@@ -104,7 +102,7 @@ def verify(path: Path, config_hash: str, part: int = 0, parts: int = 1) -> str |
         return fault
     for name, wanted in list(read_facts(path)["files"].items())[part::parts]:
         try:
-            if "crc32" in wanted and _sum_of(path / name) != wanted:
+            if _sum_of(path / name) != wanted:
                 return f"the checksum of {name} differs"
         except OSError as error:
             return f"{name} can't be read: {error.strerror}"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use: a batch system often grants fewer than all."""
+    """Return the cores that this process may use: a batch system often grants fewer than all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:
-    """The processor as its maker names it, where the system tells."""
+    """Return the processor as its maker names it, where the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -68,7 +68,7 @@ def _exit_after(sentinel: int) -> None:
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this process has held so far (peak resident set)."""
+    """Return the most bytes of memory that this process has held so far (peak resident set)."""
     try:
         # Linux starts the count of getrusage at what the parent held when it started us.
         status = Path("/proc/self/status").read_text()

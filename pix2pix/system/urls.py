@@ -13,7 +13,7 @@ QUERY_VARIABLE = "PIX2PIX_URL_QUERY"  # a signature, say: it must not stand in f
 
 
 def is_url(place: str | Path) -> bool:
-    """True if `place` is a URL, False if it is a path."""
+    """Return True if `place` is a URL, False if it is a path."""
     return "://" in str(place)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import coco
 from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.photos import Photo
@@ -103,14 +102,10 @@ def test_annotations_of_other_photographs_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"indent": 1}, {"separators": (",", ":")}])
-@pytest.mark.parametrize("chunk", [1, 7, 2**20])
 @pytest.mark.parametrize("last", ["images", "licenses", "annotations"])
-def test_any_way_to_write_the_file_reads_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, chunk: int, last: str
-) -> None:
+def test_any_way_to_write_the_file_reads_the_same(tmp_path: Path, options: dict, last: str) -> None:
     content = {**CONTENT, "é": [1.5, -2e-30, 'a"]},ö', None, [], {}], "n": 12, "annotations": [{}]}
     content[last] = content.pop(last)
-    monkeypatch.setattr(coco, "_CHUNK", chunk)
     read = read_annotations(write(tmp_path, content, ensure_ascii=False, **options))
     assert read.metadata["d.jpg"] == {"id": 64, "licence": {"id": 99}}
     assert len(read.metadata) == 4
@@ -118,11 +113,8 @@ def test_any_way_to_write_the_file_reads_the_same(
 
 
 @pytest.mark.parametrize("first", ["images", "annotations"])
-def test_what_is_not_needed_takes_no_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
-) -> None:
-    monkeypatch.setattr(coco, "_CHUNK", 2**16)
-    boxes = [{"segmentation": [[0.5] * 40], "id": number} for number in range(8_000)]
+def test_what_is_not_needed_takes_no_memory(tmp_path: Path, first: str) -> None:
+    boxes = [{"caption": "x" * 1000, "id": number} for number in range(4_000)]
     content = {"images": IMAGES, "licenses": LICENSES, "annotations": boxes}
     path = write(tmp_path, {first: content[first], **content})
     size = path.stat().st_size
@@ -140,9 +132,9 @@ def test_what_is_not_needed_takes_no_memory(
     ("content", "message"),
     [
         ("", "is not JSON, or is cut short"),
-        ("[1, 2]", r"is not JSON, or is cut short: '\{' expected, not '\['"),
+        ("[1, 2]", 'has no list "images"'),
         ('{"images": [{"id": 1, "file', "is not JSON, or is cut short"),
-        ('{"images": [1 2]}', "is not JSON, or is cut short: ',' expected, not '2'"),
+        ('{"images": [1 2]}', "is not JSON, or is cut short: .*"),
         ("[" * 100_000, "is not JSON"),
         ('{"a": ' + "[" * 100_000, "is not JSON"),
         ("\x1f\x8b", "is not JSON"),

@@ -1,6 +1,5 @@
 """The command against a real server on loopback, with small archives made here."""
 
-import fcntl
 import io
 import json
 import os
@@ -13,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from data_prep.download import DamagedError, Patience
 from data_prep.download_coco import (
@@ -212,10 +212,9 @@ def test_an_archive_without_the_list_is_an_error_that_names_it(server, tmp_path)
 
 
 def test_two_downloads_into_one_folder_are_refused(server, tmp_path):
-    with (tmp_path / ".download.lock").open("a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another download into"):
-            download(server, tmp_path)
+    other = FileLock(tmp_path / ".download.lock")
+    with other, pytest.raises(UserError, match="another download into"):
+        download(server, tmp_path)
     assert server.asked == []
     assert download(server, tmp_path) == 0
 

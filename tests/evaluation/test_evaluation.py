@@ -28,7 +28,7 @@ def run(tiny_shards, tmp_path_factory):
 
 def report_of(run, shards, split="val", batch_size=2):
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    return measure_run(run, shards, split, distributed, batch_size, num_workers=0).report
+    return measure_run(run, [str(shards)], split, distributed, batch_size, num_workers=0).report
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])

@@ -70,7 +70,8 @@ def measured(run, shards, stand_in, split="train"):
     """Report and scores."""
     run_evaluation.load_networks = lambda *args: stand_in_networks(stand_in)
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    found = measure_run(run, shards, split, distributed, 2, 0, ("fid", "kid", "lpips"), None)
+    metrics = ("fid", "kid", "lpips")
+    found = measure_run(run, [str(shards)], split, distributed, 2, 0, metrics, None)
     return found.report, found.scores
 
 
@@ -161,7 +162,7 @@ def report_of(options):
 def options_for(run, shards, folder, **changes):
     values = {"csv": folder / "table.csv", "sheet": folder / "sheet.png"} | changes
     return EvaluateOptions(
-        run_dir=run, shards=shards, out=folder / "report.json", num_workers=0, **values
+        run_dir=run, shards=(str(shards),), out=folder / "report.json", num_workers=0, **values
     )
 
 

@@ -124,7 +124,7 @@ def test_the_card_tells_what_made_it(trained_run, exported):
 def test_the_card_tells_no_path_of_the_machine(trained_run, exported):
     config = RunDirectory(trained_run).read_config()
     for text in contents(exported).values():
-        for path in (config.shards, trained_run, Path.cwd(), exported.parent):
+        for path in (*config.shards, trained_run, Path.cwd(), exported.parent):
             assert os.fsencode(path) not in text
 
 
@@ -151,7 +151,7 @@ def test_the_example_of_the_card_works(exported, tmp_path, monkeypatch):
 def test_a_card_without_license_evaluation_or_shards_says_so(trained_run, tmp_path):
     run_dir = Path(shutil.copytree(trained_run, tmp_path / "run"))
     text = (run_dir / "config.json").read_text()
-    shards = str(RunDirectory(run_dir).read_config().shards)
+    (shards,) = RunDirectory(run_dir).read_config().shards
     (run_dir / "config.json").write_text(text.replace(shards, str(tmp_path / "gone")))
     (run_dir / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 4, "evalu')
     export(run_dir, tmp_path / "model")

@@ -7,6 +7,7 @@ import pytest
 
 from pix2pix.cli.command_line import main
 from slurm.submit import COMMANDS
+from tests.slurm.jobs import flags_of
 from tests.small_training import tiny_config
 
 
@@ -19,8 +20,7 @@ def submit(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def train(shards: Path, run_dir: Path, **changes) -> list[str]:
-    values = tiny_config(shards, run_dir).to_json() | changes
-    return ["train", *(f"--{name}={value}" for name, value in values.items() if value is not None)]
+    return ["train", *flags_of(tiny_config(shards, run_dir), **changes)]
 
 
 def script_of(shown: str) -> str:

@@ -21,9 +21,11 @@ def records_of(run_dir: Path) -> Records:
     return Records(run_dir / "slurm")
 
 
-def flags_of(config) -> list[str]:
-    given = {name: value for name, value in config.to_json().items() if value is not None}
-    return [f"--{name}={value}" for name, value in given.items()]
+def flags_of(config, **changes) -> list[str]:
+    """A flag for each field; the tests have one folder of shards."""
+    (shards,) = config.shards
+    values = config.to_json() | {"shards": shards} | changes
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
 def run(*command: str) -> str:

@@ -204,7 +204,7 @@ def test_a_warning_of_slurm_ends_no_job_that_has_no_time_limit(
         part="1/1",
     )
     evaluation = EvaluateOptions(
-        run_dir=trained_run, shards=tiny_shards, out=tmp_path / "report.json"
+        run_dir=trained_run, shards=(str(tiny_shards),), out=tmp_path / "report.json"
     )
     if kind == "merge":
         make_shards(parts)

@@ -15,6 +15,7 @@ from slurm.job import TrainJob
 from slurm.process_group import Member
 from slurm.records import Records
 from slurm.scheduler import outside_of_any_job
+from tests.data.shard_server import ShardServer
 from tests.slurm.commands import sbatch_lines, script_of, submit, train
 from tests.small_training import tiny_config
 from tests.training.test_launcher import ENVIRONMENT, ROOT, logged_steps
@@ -203,3 +204,20 @@ def test_a_member_is_read_from_a_step_of_slurm():
     )
     assert (member.attempt, member.name, member.num_cores) == ("12_3", "rank 5 of 6 on n3", 4)
     assert Member.of({}) == Member()
+
+
+def test_places_of_shards_are_left_to_the_nodes(capsys, monkeypatch, tiny_shards, run_dir):
+    monkeypatch.chdir(tiny_shards.parent)
+    command = train("shards", run_dir, shards_cache="$SLURM_TMPDIR/shards")
+    status, shown, _ = submit(capsys, *command, "--dry_run")
+    assert status == 0
+    config = json.loads(shown[shown.index("\n{") :])["config"]
+    assert config["shards"] == [str(tiny_shards)]
+    assert config["shards_cache"] == "$SLURM_TMPDIR/shards"
+    with ShardServer(tiny_shards) as server:
+        monkeypatch.setenv("PATH", os.defpath)  # where curl is
+        command = train(server.url, run_dir)
+        status, shown, _ = submit(capsys, *command, "--dry_run")
+    assert status == 0
+    assert json.loads(shown[shown.index("\n{") :])["config"]["shards"] == [server.url]
+    assert server.tars == {}  # submission fetches the manifest alone

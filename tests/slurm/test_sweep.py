@@ -15,7 +15,7 @@ from slurm.submit import COMMANDS
 from slurm.sweep import points_of, read_sweep, write_sweep
 from slurm.sweep_table import plot_sweep, sweep_table
 
-SHARED = TrainConfig(shards=Path("shards"), run_dir=Path("runs/sweep"), total_steps=20)
+SHARED = TrainConfig(shards=("shards",), run_dir=Path("runs/sweep"), total_steps=20)
 
 
 def test_every_combination_is_a_point_with_a_folder_of_its_own():

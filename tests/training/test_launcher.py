@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pix2pix.evaluation.evaluation import METRICS
@@ -79,12 +80,8 @@ def started(*command: str, mark: str, **variables: str) -> Iterator[subprocess.P
 
 def alive(mark: str) -> list[int]:
     """Processes with `mark` in their environment: launchers give workers sessions of their own."""
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in environment.read_bytes():
-                found.append(int(environment.parent.name))
-    return found
+    processes = psutil.process_iter(["environ"])
+    return [process.pid for process in processes if mark in str(process.info["environ"])]
 
 
 def wait_for(condition, seconds: float = SECONDS) -> None:
