@@ -73,7 +73,7 @@ class Source(Protocol):
         """Return the photographs among the files; raises UserError if there is none."""
 
     def read(self, photo: Photo) -> bytes:
-        """Return the file as it is, in any thread; raises OSError, PhotoError."""
+        """Return the file, in any thread; raises OSError, or PhotoError with the reason."""
 
 
 @dataclass(frozen=True)

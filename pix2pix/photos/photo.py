@@ -16,7 +16,6 @@ from pix2pix.photos.metadata import orientation
 from pix2pix.photos.opening import open_here, read_bytes
 from pix2pix.photos.photo_error import PhotoError
 from pix2pix.photos.picture import MAX_PIXELS, ROWS_MISSING, Picture, read_upright
-from pix2pix.photos.rows import to_8_bits as rows_to_8_bits
 from pix2pix.photos.upright import turn_upright
 
 __all__ = ["MAX_PIXELS", "PhotoError", "chroma_spread", "luma", "open_photo", "open_reduced"]
@@ -139,9 +138,10 @@ def _first_page(picture: Picture) -> Image.Image:
     try:
         if isinstance(picture, PillowPicture):
             return picture.picture()
-        return Image.fromarray(rows_to_8_bits(read_upright(picture, 0)))
+        pixels = read_upright(picture, 0, in_8_bits=True)
     finally:
-        picture.close()
+        picture.close()  # its memory is wanted now
+    return Image.fromarray(pixels)
 
 
 def _head(path: Path) -> bytes:

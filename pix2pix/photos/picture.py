@@ -8,7 +8,7 @@ import numpy as np
 
 from pix2pix.photos.metadata import Metadata
 from pix2pix.photos.photo_error import PhotoError
-from pix2pix.photos.rows import luma_of_rows
+from pix2pix.photos.rows import luma_of_rows, to_8_bits
 from pix2pix.photos.upright import as_stored, is_sideways
 
 # 134 million pixels are 400 MB as RGB. Larger photographs are refused unless a command is told
@@ -71,8 +71,13 @@ class Picture(Protocol):
         """Release the file."""
 
 
-def read_upright(picture: Picture, index: int) -> np.ndarray:
+def read_upright(picture: Picture, index: int, in_8_bits: bool = False) -> np.ndarray:
     """Return a page as it is seen: [H, W] or [H, W, 3], uint8 or uint16, in sRGB.
+
+    Args:
+        picture: an opened file.
+        index: of the page.
+        in_8_bits: rounds 16 bits to 8, a strip at a time.
 
     Raises:
         PhotoError: not all of it is there.
@@ -80,8 +85,11 @@ def read_upright(picture: Picture, index: int) -> np.ndarray:
     page = picture.page(index)
     width, height = page.upright_size
     shape = (height, width) if page.channels == 1 else (height, width, 3)
-    upright = np.empty(shape, np.uint8 if page.bits == 8 else np.uint16)
-    _fill(as_stored(upright, page.orientation), picture.rows(index))
+    strips = picture.rows(index)
+    if in_8_bits:
+        strips = map(to_8_bits, strips)
+    upright = np.empty(shape, np.uint8 if in_8_bits or page.bits == 8 else np.uint16)
+    _fill(as_stored(upright, page.orientation), strips)
     return upright
 
 
