@@ -47,7 +47,7 @@ def own(root: Path, part: Part | None = None) -> Iterator[None]:
     """Be the only run that writes to `root`, or the only one that makes `part` of its shards.
 
     Parts of one division write at the same time. The kernel releases the locks however a process
-    ends.
+    ends. A run of the whole that succeeds leaves no lock, nor what its parts noted for each other.
 
     Raises:
         UserError: another run writes what this one would.
@@ -67,8 +67,22 @@ def own(root: Path, part: Part | None = None) -> Iterator[None]:
         gate.release()
     try:
         yield
+        if part is None:
+            _tidy(root)
     finally:
         lock.release()
+
+
+def _tidy(root: Path) -> None:
+    """Remove the hidden files of a finished folder, while nobody looks for others."""
+    gate = take_lock(root / _GATE, _PATIENCE_SECONDS)
+    if gate is None:
+        return  # another run begins: it takes the folder as it is
+    try:
+        for hidden in (*root.glob(f"{_GATE}.*"), *root.glob(".duplicates-*.json"), root / _GATE):
+            hidden.unlink(missing_ok=True)
+    finally:
+        gate.release()
 
 
 def num_parts(root: Path) -> int | None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from PIL import features
 
@@ -184,5 +185,6 @@ def _missing(kind: str) -> str:
     return ""
 
 
+@cache
 def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None

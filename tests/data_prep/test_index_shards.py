@@ -43,7 +43,7 @@ def pictures_of(out: Path, split: Split) -> dict[str, bytes]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if ".lock" not in path.name}
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_shards_by_webdatasets_writer_are_indexed_where_they_lie(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_finished_folder_holds_an_index_of_each_shard(clean_run: Path) -> None
         index = read_index(index_path(clean_run, shard.name))
         expected = index_shard(clean_run / shard.name, shard.sha256)
         assert index_bytes(index) == index_bytes(expected)
-    names = {path.name for path in clean_run.iterdir() if ".lock" not in path.name}
+    names = {path.name for path in clean_run.iterdir()}
     made = {shard.name.removesuffix(".tar") for shard in shards}
     each = {f"{name}{end}" for name in made for end in (".tar", ".json", ".index.npz")}
     assert names == each | {"manifest.json", "rejected.jsonl"}
