@@ -24,7 +24,7 @@ REJECTED = "rejected.jsonl"
 
 
 def manifest_so_far(root: Path) -> Manifest:
-    """The manifest of `root`, without a split where nothing was published yet."""
+    """Return the manifest of `root`, without a split where nothing was published yet."""
     return read_manifest(root) if (root / MANIFEST).exists() else Manifest({})
 
 
@@ -84,7 +84,7 @@ def publish_splits(root: Path, made: Sequence[Made], manifest: Manifest) -> None
 
 
 def summarize(rejected: Mapping[str, int]) -> str:
-    """Counts per reason in a line: "12 near_gray, 3 too_small"."""
+    """Return counts per reason in a line: "12 near_gray, 3 too_small"."""
     ordered = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {reason}" for reason, count in ordered) or "none"
 

@@ -226,7 +226,7 @@ def _write_last(source: str, target: str, manifest: Manifest, folder: Path) -> l
 
 
 def _beside(split: Split) -> Split:
-    """The split with every shard beside the manifest."""
+    """Return the split with every shard beside the manifest."""
     return replace(split, shards=tuple(replace(shard, url=None) for shard in split.shards))
 
 

@@ -140,7 +140,7 @@ def _license_rows(licenses: Mapping[str, int] | None) -> str:
 
 
 def _urls(target: str, split: Split) -> str:
-    """A Python expression: the split's shards as webdataset opens them at `target`."""
+    """Return a Python expression: the split's shards as webdataset opens them at `target`."""
     before, after = f"{target.rstrip('/')}/", ""
     if target.startswith("hf://datasets/"):
         owner, name, *folder = target.removeprefix("hf://datasets/").rstrip("/").split("/")

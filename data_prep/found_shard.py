@@ -185,7 +185,7 @@ def _check_license(metadata: bytes, wanted: tuple[str, ...]) -> None:
 
 @contextmanager
 def _opened(place: str) -> Iterator[int]:
-    """A descriptor of a file with the tar's bytes. Raises UserError: the place and the cause."""
+    """Return a descriptor of a file with the tar's bytes. Raises UserError: place and cause."""
     if place.startswith(PIPE) or is_url(place):
         with TemporaryFile(prefix="index-") as file:
             _receive(place, file)
@@ -222,7 +222,7 @@ def _receive(place: str, file: IO[bytes]) -> None:
 
 
 def _piped(place: str) -> Iterator[bytes]:
-    """What the command prints. Raises UserError where it fails."""
+    """Return what the command prints. Raises UserError where it fails."""
     try:
         with import_webdataset().gopen(place) as stream:
             while chunk := stream.read(2**20):

@@ -115,7 +115,7 @@ def index_shards(options: IndexShardsOptions) -> int:
 
 
 def _plan(options: IndexShardsOptions) -> list[IndexTask]:
-    """A task for each tar. Raises UserError for what a manifest must not name."""
+    """Return a task for each tar. Raises UserError for what a manifest must not name."""
     places = list_shards(options.shards)
     if options.train_from is not None:
         urls = list_shards([options.train_from])
@@ -155,7 +155,7 @@ def _as_named(out: Path, url: str) -> str:
 
 
 def _names(split: str, urls: Sequence[str]) -> list[str]:
-    """A name for each, unique in the folder: other splits lie there, too."""
+    """Return a name for each, unique in the folder: other splits lie there, too."""
     bases = [url.rpartition("/")[2] for url in urls]
     if len(set(bases)) < len(bases):
         bases = [f"{number:06d}-{base}" for number, base in enumerate(bases)]
@@ -183,7 +183,7 @@ def _look_through_all(tasks: Sequence[IndexTask], num_workers: int) -> None:
         looked = time.monotonic()
 
         def advance(_: int) -> None:
-            """Samples are counted by the workers; how many there are nobody knows before."""
+            """Show progress: workers count samples, and nobody knows before how many there are."""
             nonlocal looked
             if time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()

@@ -114,6 +114,6 @@ def write_found(task: IndexTask, found: Found) -> None:
 
 
 def _identity(task: IndexTask) -> list[Any]:
-    """What decides what is found, as JSON gives it back. Of a local tar its size, too."""
+    """Return what decides what is found, as JSON gives it back. Of a local tar its size, too."""
     size = os.path.getsize(task.place) if os.path.exists(task.place) else None
     return [task.name, task.url, size, json.loads(json.dumps(asdict(task.prep)))]

@@ -98,7 +98,7 @@ def check_shard(task: CheckTask, count: Callable[[], None]) -> Checked:
 def _faults(
     task: CheckTask, path: Path, keys: list[str], count: Callable[[], None]
 ) -> Iterator[Fault]:
-    """The faults of the shard at `path`; the keys of its pairs are added to `keys`."""
+    """Return the faults of the shard at `path`; the keys of its pairs are added to `keys`."""
     shard = task.shard
     with path.open("rb") as file:
         num_bytes = os.fstat(file.fileno()).st_size
@@ -126,7 +126,7 @@ def _faults(
 def _faults_of_pictures(
     task: CheckTask, path: Path, file: int, count: Callable[[], None]
 ) -> Iterator[Fault]:
-    """The faults of a shard that others made: of what its index says, nothing else."""
+    """Return the faults of a shard that others made: of what its index says, nothing else."""
     shard = task.shard
     try:
         index = task.data.index(shard)
@@ -211,7 +211,7 @@ def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
 
 
 def _problems_of_index(task: CheckTask, path: Path) -> Iterator[str]:
-    """What is wrong with the index beside the shard; readers make one where there is none."""
+    """Return faults of the index beside the shard; readers make one where there is none."""
     if is_url(task.data.root):
         return  # who fetches it compares it with the shard
     file = index_path(Path(task.data.root), task.shard.name)
@@ -228,7 +228,7 @@ def _problems_of_index(task: CheckTask, path: Path) -> Iterator[str]:
 def _problems(
     file: int, key: str, members: Sequence[Member], task: CheckTask, proof: _Proof | None
 ) -> Iterator[str]:
-    """What is wrong with one sample, whose members stand in the order of the file."""
+    """Return what is wrong with one sample, whose members stand in the order of the file."""
     kinds = tuple(kind for kind, _, _ in members)
     data = {} if task.quick else {kind: os.pread(file, size, at) for kind, at, size in members}
     if proof is not None:

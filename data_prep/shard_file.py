@@ -131,7 +131,7 @@ def make_shard(task: ShardTask, count: Callable[[], None]) -> None:
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
-    """The sidecar at `path`; None where there is none that this program wrote."""
+    """Return the sidecar at `path`; None where there is none that this program wrote."""
     try:
         content = json.loads(path.read_bytes())
         rejects = tuple(Reject(**reject) for reject in content["rejects"])
@@ -143,7 +143,7 @@ def read_sidecar(path: Path) -> Sidecar | None:
 
 
 def finished_sidecar(tar: Path, prep: Prep) -> Sidecar | None:
-    """The sidecar of the shard at `tar` if that was made with `prep` and is as large as it says."""
+    """Return the sidecar of a shard that was made with `prep` and is as large as it says."""
     sidecar = read_sidecar(tar.with_suffix(".json"))
     if sidecar is None or sidecar.prep != prep or sidecar.shard.name != tar.name:
         return None
@@ -155,7 +155,7 @@ def finished_sidecar(tar: Path, prep: Prep) -> Sidecar | None:
 def differences(
     earlier: Mapping[str, object], later: Mapping[str, object], form: str = "{} {} there, {} now"
 ) -> str:
-    """What differs between two `Prep`s as mappings, each as `form` tells (name, earlier, later)."""
+    """Return what differs between two `Prep`s, each as `form` tells (name, earlier, later)."""
     names = [*later, *(name for name in earlier if name not in later)]
     changed = [name for name in names if earlier.get(name) != later.get(name)]
     return "; ".join(form.format(name, earlier.get(name), later.get(name)) for name in changed)
@@ -237,7 +237,7 @@ class _SummedFile:
 
 
 def _sample(index: int, photo: Photo, pair: Pair) -> dict[str, Any]:
-    """A sample as webdataset takes it. Its key is unique in all splits of a list of photographs."""
+    """Return a sample as webdataset takes it; its key is unique in a list of photographs."""
     metadata = {
         "source": photo.name,
         "id": os.path.splitext(photo.name)[0],

@@ -91,7 +91,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def _matches(name: str) -> Iterator[str]:
-    """The tars that a name without braces means, sorted."""
+    """Return the tars that a name without braces means, sorted."""
     if is_url(name):
         yield from _matches_in_store(name)
     elif Path(name).is_dir():

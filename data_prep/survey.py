@@ -79,7 +79,7 @@ def choose_nearby(
 
 
 def locate(data: DataSet, chosen: Sequence[tuple[int, int]]) -> list[Sample]:
-    """The samples chosen. Raises UserError where a shard is damaged, or cannot be fetched."""
+    """Return the samples chosen. Raises UserError if a shard is damaged or cannot be fetched."""
     indexes = {shard: data.index(data.split.shards[shard]) for shard in {one for one, _ in chosen}}
     tars = {shard: data.tar(data.split.shards[shard]) for shard in indexes}
     are_pairs = data.split.kind == "pairs"
@@ -106,14 +106,14 @@ def measure(samples: Sequence[Sample]) -> list[Measured]:
 
 
 def read_gray(sample: Sample) -> Image.Image:
-    """The sample in gray; raises UserError, naming the sample."""
+    """Return the sample in gray; raises UserError, naming the sample."""
     if sample.gray is None:
         return luma(read_color(sample))
     return _open(sample, sample.gray)
 
 
 def read_color(sample: Sample) -> Image.Image:
-    """The sample in color; raises UserError, naming the sample."""
+    """Return the sample in color; raises UserError, naming the sample."""
     return _open(sample, sample.color)
 
 

@@ -62,7 +62,7 @@ def _is_one_of_several() -> bool:
 
 
 def _reader_has_left() -> bool:
-    """True if the broken pipe is our stdout (`… | head`), and not one of the command's own."""
+    """Return True if the broken pipe is our stdout (`… | head`), not one of the command."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

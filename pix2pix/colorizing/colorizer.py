@@ -22,7 +22,7 @@ STRIP_PIXELS = 2**20
 
 
 def best_device() -> str:
-    """A GPU where torch sees one: NVIDIA's or AMD's ("cuda"), or Apple's ("mps"); else "cpu"."""
+    """Return a GPU where torch sees one: "cuda" (NVIDIA, AMD), or "mps" (Apple); else "cpu"."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

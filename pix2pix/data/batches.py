@@ -51,7 +51,7 @@ class Batch:
         broken: str | None,
         storage_failed: bool = False,
     ) -> "Batch":
-        """A batch whose pixels lie in the flat array `pixels`, all gray ones first."""
+        """Return a batch whose pixels lie in the flat array `pixels`, all gray ones first."""
         gray, color = (
             torch.from_numpy(half).permute(0, 3, 1, 2) for half in _squares(pixels, len(flip), side)
         )
@@ -64,11 +64,11 @@ class Batch:
         return cls(pixels[:, :1], pixels, torch.zeros(size, dtype=torch.bool), ("",) * size)
 
     def pin_memory(self) -> "Batch":
-        """Called by the DataLoader: copies to a GPU need pinned memory not to block."""
+        """Pin the pixels, as the DataLoader asks: copies to a GPU need that not to block."""
         return self._moved(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`; a copy from pinned memory does not block."""
+        """Return the batch on `device`; a copy from pinned memory does not block."""
         return self._moved(partial(Tensor.to, device=device, non_blocking=True))
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
@@ -138,7 +138,7 @@ class NumberedBatches(Dataset[Batch]):
         return self.decode(number, np.empty(self.num_bytes(number), np.uint8))
 
     def decode(self, number: int, pixels: Bytes) -> Batch:
-        """The same with its pixels in the flat array `pixels`, which may be longer."""
+        """Return the same with its pixels in the flat array `pixels`, which may be longer."""
         crops = self.crops(number)
         keys: list[str] = []
         broken, storage_failed = None, False
@@ -179,7 +179,7 @@ def _resized(square: Bytes, side: int) -> Bytes:
 
 
 def _squares(pixels: Bytes, number: int, side: int) -> tuple[Bytes, Bytes]:
-    """gray [number, side, side, 1] and color [number, side, side, 3] in the flat array `pixels`."""
+    """Return gray [number, side, side, 1] and color [number, side, side, 3] in `pixels`."""
     split, end = number * side**2, number * side**2 * 4
     return (
         pixels[:split].reshape(number, side, side, 1),
@@ -239,7 +239,7 @@ def weighted_shards(weights: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def training_order(reader: ShardReader, config: TrainConfig) -> SampleOrder:
-    """The order of a training: of the entries of `weighted_shards`."""
+    """Return the order of a training: of the entries of `weighted_shards`."""
     counts = reader.sample_counts
     entries = [counts[shard] for shard, _ in weighted_shards(reader.weights)]
     return SampleOrder(entries, config.seed, config.window_shards)
@@ -281,7 +281,7 @@ class EvaluationBatches(NumberedBatches):
         return self.reader.short_side(shard)
 
     def __len__(self) -> int:
-        """Number of batches; the last may be smaller."""
+        """Return number of batches; the last may be smaller."""
         return -(-len(self.mine.shard) // self.batch_size)
 
     def crops(self, number: int) -> list[Crop]:

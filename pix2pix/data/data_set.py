@@ -46,17 +46,17 @@ class DataSet:
         return is_url(self.root) or any(remote)
 
     def is_cached(self, shard: Shard) -> bool:
-        """True if the shard is read from the cache."""
+        """Return True if the shard is read from the cache."""
         return self.whole or is_url(self.place(shard))
 
     def tar(self, shard: Shard) -> Path:
-        """The shard as a file; one that is cached is fetched, if need be."""
+        """Return the shard as a file; one that is cached is fetched, if need be."""
         if not self.is_cached(shard):
             return Path(self.place(shard))
         return self._cache.get(self.place(shard), shard)
 
     def index(self, shard: Shard) -> ShardIndex:
-        """The shard's index. An older folder's has none: it is made, and kept if that is possible.
+        """Return the shard's index. An older folder has none: it is made, and kept if possible.
 
         Raises UserError: it is damaged, or of another tar.
         """
@@ -96,7 +96,7 @@ class DataSet:
 
 
 def epoch_samples(data_sets: Sequence[DataSet]) -> int:
-    """Samples of an epoch: each as often as its data set's weight says."""
+    """Return samples of an epoch: each as often as its data set's weight says."""
     return sum(data.split.num_samples * data.weight for data in data_sets)
 
 
@@ -111,7 +111,7 @@ def open_data(
     image_size: int,
     weights: Sequence[int] = (),
 ) -> list[DataSet]:
-    """The split `name` of each folder or URL, as a training at `image_size` reads it.
+    """Return the split `name` of each folder or URL, as a training at `image_size` reads it.
 
     Raises UserError where one has no such split.
     """
@@ -124,7 +124,7 @@ def open_data(
 
 
 def open_training(config: TrainConfig) -> tuple[list[DataSet], list[DataSet]]:
-    """The train splits of --shards, and the val splits of those that have one, without a cache.
+    """Return the train splits of --shards, and the val splits there are, without a cache.
 
     Raises UserError.
     """
@@ -134,14 +134,14 @@ def open_training(config: TrainConfig) -> tuple[list[DataSet], list[DataSet]]:
 
 
 def has_validation(root: str) -> bool:
-    """True if the folder or URL has a split "val"."""
+    """Return True if the folder or URL has a split "val"."""
     return "val" in read_manifest(os.path.expanduser(root)).splits
 
 
 def with_cache(
     data_sets: Sequence[DataSet], folder: str | None, most_gib: float | None
 ) -> list[DataSet]:
-    """The same on this node, with its cache: of all shards in `folder`, or of URLs by default.
+    """Return the data sets with the cache of this node: of all shards in `folder`, or of URLs.
 
     Call it on each node. Raises UserError where the cache cannot be written.
     """

@@ -72,7 +72,7 @@ def read_all(place: str, most: int) -> bytes:
 
 
 def chunks(place: str) -> Iterator[bytes]:
-    """The bytes of a file or a URL, CHUNK at a time. Raises FetchError: place and cause."""
+    """Return the bytes of a file or a URL, CHUNK at a time. Raises FetchError: place and cause."""
     try:
         with _open(place) as stream:
             while chunk := stream.read(CHUNK):
@@ -198,7 +198,7 @@ class _Curl(io.RawIOBase):
 
 
 def cause_of(error: Exception) -> str:
-    """What went wrong, without the words of libraries, which may hold a secret."""
+    """Return what went wrong, without the words of libraries, which may hold a secret."""
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return "it is not there"

@@ -164,7 +164,7 @@ def as_places(places: list[tuple[int, int]]) -> Places:
 
 
 def key_and_kind(name: bytes) -> tuple[bytes, str]:
-    """A member's name parted at the first dot of its last component, as WebDataset does."""
+    """Return a member's name parted at the first dot of its last component, as WebDataset does."""
     folder, slash, base = name.rpartition(b"/")
     stem, _, extension = base.partition(b".")
     return folder + slash + stem, _text(extension)
@@ -202,7 +202,7 @@ def _stored_arrays(data: mmap.mmap) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _array_at(data: mmap.mmap, start: int) -> NDArray[Any]:
-    """The array of the .npy file (version 1.0) that starts at `start`."""
+    """Return the array of the .npy file (version 1.0) that starts at `start`."""
     header_start = start + 10
     length = int.from_bytes(data[start + 8 : header_start], "little")
     if data[start : start + 8] != b"\x93NUMPY\x01\x00":

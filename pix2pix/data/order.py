@@ -129,7 +129,7 @@ class SampleOrder:
             epoch, offset = epoch + 1, 0
 
     def shards_at(self, positions: range) -> list[int]:
-        """The shards of all windows that `positions` of the stream reach into."""
+        """Return the shards of all windows that `positions` of the stream reach into."""
         windows = takewhile(lambda one: one[0] < positions.stop, self.windows(positions.start))
         return list(dict.fromkeys(shard for _, shards in windows for shard in shards.tolist()))
 

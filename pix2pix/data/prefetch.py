@@ -37,7 +37,7 @@ class Needs(Protocol):
     start: int
 
     def at(self, position: int) -> Iterator[Need]:
-        """The shards to be fetched, from a position on, in the order of need."""
+        """Return the shards to be fetched, from a position on, in the order of need."""
 
 
 class Prefetcher:
@@ -72,7 +72,7 @@ class Prefetcher:
             path.unlink(missing_ok=True)
 
     def advance(self, position: int) -> None:
-        """What lies before `position` is not needed any more."""
+        """Forget what lies before `position`: it is not needed any more."""
         with self._changed:
             self._position = position
             self._changed.notify()
@@ -142,7 +142,7 @@ class Prefetcher:
         return self.cache.path(need[1]).name
 
     def _needed_by_others(self) -> set[str]:
-        """What other trainings that share the cache use now; marks of dead ones are removed."""
+        """Return what other trainings use of the cache now; marks of dead ones are removed."""
         needed: set[str] = set()
         for mark in self.cache.folder.glob(f"{_MARK}*.json"):
             if mark == self._mark:

@@ -74,7 +74,7 @@ class ShardReader:
         return self.shards[shard][0].split.short_side
 
     def name(self, shard: int, sample: int) -> str:
-        """ "SHARD/KEY" of one sample."""
+        """Return "SHARD/KEY" of one sample."""
         return f"{self.shards[shard][1].name}/{self._index(shard).key(sample)}"
 
     def source(self, shard: int, sample: int) -> tuple[str, str]:

@@ -53,7 +53,7 @@ class Shard:
     index_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are set."""
+        """Return the fields that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -88,7 +88,7 @@ class Split:
         return int(self.prep["short_side"])
 
     def at(self, image_size: int) -> "Split":
-        """This split as a training at `image_size` reads it.
+        """Return this split as a training at `image_size` reads it.
 
         Pictures are reduced to the short side that preparation would have given them.
         """
@@ -133,7 +133,7 @@ def identity_of(splits: Sequence[Split], weights: Sequence[int] = ()) -> str:
 
 
 def read_manifest(root: str | Path) -> Manifest:
-    """The manifest of a folder or URL; raises UserError where there is none, or none of ours."""
+    """Return the manifest of a folder or URL; raises UserError if it has none, or none of ours."""
     path = join(root, MANIFEST)
     make = f"make the shards again with: {_MAKE.format(root=root, split='train')}"
     mend = "look at the URL, and at who wrote there" if is_url(root) else make
@@ -161,7 +161,7 @@ def _read_file(root: Path) -> bytes:
 
 
 def parse_manifest(content: object, path: str, mend: str) -> Manifest:
-    """The manifest whose JSON is `content`; `path` and `mend` (what to do) are for errors.
+    """Return the manifest whose JSON is `content`; `path` and `mend` (what to do) are for errors.
 
     Raises UserError where it is none of ours, damaged, or names what must not be opened.
     """
@@ -210,7 +210,7 @@ def place_of(root: str | Path, shard: Shard) -> str:
 
 
 def open_split(root: str | Path, name: str) -> Split:
-    """The split `name` of a folder or URL; its shards that are files here are of the right size.
+    """Return the split `name` of a folder or URL; its shards that are files have the right size.
 
     Sizes catch what goes wrong in copying and cost a `stat` each; SHA-256 sums are for verifying,
     and for what is fetched. Raises UserError.
@@ -223,7 +223,7 @@ def open_split(root: str | Path, name: str) -> Split:
 
 
 def read_split(root: str | Path, name: str) -> Split:
-    """What the manifest says of the split `name`; raises UserError where it has none."""
+    """Return what the manifest says of the split `name`; raises UserError where it has none."""
     splits = read_manifest(root).splits
     if name not in splits:
         there = ", ".join(sorted(splits)) or "none"
@@ -261,7 +261,7 @@ def check_shard(root: str | Path, split: str, shard: Shard) -> None:
 
 
 def _parse(name: str, split: Mapping[str, Any]) -> Split:
-    """A split of a manifest; raises KeyError, TypeError or ValueError where it is damaged."""
+    """Return a split of a manifest; raises KeyError, TypeError or ValueError if damaged."""
     shards = tuple(Shard(**shard) for shard in split["shards"])
     for shard in shards:
         if not _NAME.fullmatch(shard.name) or shard.num_samples < 0 or shard.bytes < 0:

@@ -87,7 +87,7 @@ class BatchStream:
             yield batch
 
     def next(self) -> Batch:
-        """The next batch on the device; once `broken`, the last one again."""
+        """Return the next batch on the device; once `broken`, the last one again."""
         if self.broken is None:
             self.fetch()
             if self._fetched:

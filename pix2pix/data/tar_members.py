@@ -135,7 +135,7 @@ def _sparse_blocks(descriptor: int, header: bytes, offset: int) -> int:
 
 
 def _extension(kind: bytes, data: bytes, start: int) -> dict[bytes, bytes]:
-    """What an extended header says: a long name or link (GNU), or records "LENGTH KEY=VALUE\\n"."""
+    """Return what an extended header says: a long name or link (GNU), or pax records."""
     if kind == _LONG_NAME:
         return {b"path": _text(data)}
     if kind == _LONG_LINK:

@@ -47,7 +47,7 @@ def check_gpus(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def driver_version() -> str | None:
-    """The version of the NVIDIA driver that is loaded, or None."""
+    """Return the version of the NVIDIA driver that is loaded, or None."""
     try:
         found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", DRIVER_FILE.read_text())
     except OSError:
@@ -56,7 +56,7 @@ def driver_version() -> str | None:
 
 
 def device_ids(device: torch.device) -> list[int] | None:
-    """What DistributedDataParallel is given: a GPU's index among those that this process sees.
+    """Return what DistributedDataParallel is given: a GPU's index among those visible.
 
     It is not the local rank: under `--gpus-per-task` each process sees one GPU, of index 0.
     """

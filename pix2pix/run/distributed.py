@@ -128,7 +128,7 @@ class Distributed:
         self.say(text and wrap(text))
 
     def cpu_group(self) -> dist.ProcessGroup | None:
-        """A new gloo group over all ranks, None for a single process.
+        """Return a new gloo group over all ranks, None for a single process.
 
         Whoever communicates from its own thread or out of step with the training needs a group of
         its own: two users of one group would match each other's messages.
@@ -138,7 +138,7 @@ class Distributed:
         return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self.timeout))
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """`module` on the device, wrapped so that backward averages gradients over the ranks."""
+        """Return `module` on the device, wrapped so that backward averages over the ranks."""
         module = module.to(self.device)
         if self.world_size == 1:
             return module
@@ -194,7 +194,7 @@ class Distributed:
         return outcome[0]  # type: ignore[return-value]
 
     def all_gather_object(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
-        """The (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
+        """Return the (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
         if self.world_size == 1:
             return [word]
         words: list[T | None] = [None] * self.world_size
@@ -282,7 +282,7 @@ def _is_of_a_collective(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost function of ours that the error came through."""
+    """Return the innermost function of ours that the error came through."""
     ours = Path(__file__).parent
     frames = traceback.extract_tb(error.__traceback__)
     mine = [frame for frame in frames if Path(frame.filename).parent == ours]

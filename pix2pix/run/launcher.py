@@ -39,7 +39,7 @@ def check(environment: Mapping[str, str]) -> None:
 
 
 def defaults(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The flags of a training that the launcher sets: name → (text, where it stands).
+    """Return the flags of a training that the launcher sets: name → (text, where it stands).
 
     A flag of the training's own, or its --config file, wins. What accelerate exports when nobody
     asked (`no`, `NO`) says nothing.

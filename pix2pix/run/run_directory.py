@@ -138,7 +138,7 @@ def config_hash(config: TrainConfig, shards_digest: str) -> str:
 
 
 def _other_shards(theirs: str, mine: str) -> str:
-    """What differs between two identities of data sets (`data.shards.identity_of`)."""
+    """Return what differs between two identities of data sets (`data.shards.identity_of`)."""
     old, new = theirs.split(), mine.split()
     if {digest.partition("*")[0] for digest in old} < {digest.partition("*")[0] for digest in new}:
         return "data sets were added"

@@ -80,10 +80,10 @@ class Needs(prefetch.Needs, Protocol):
         """Where step number `step` starts."""
 
     def window(self, step: int) -> list[Need]:
-        """What step number `step`, and the one after it, need."""
+        """Return what step number `step`, and the one after it, need."""
 
     def lacks_rest(self) -> bool:
-        """True if this node lacks a shard of those that no step needs: of validation."""
+        """Return True if this node lacks a shard of those that no step needs: of validation."""
 
 
 class Supply:
@@ -127,7 +127,7 @@ class Supply:
         return None if self._prefetcher is None else self._prefetcher.failure
 
     def lacks(self, step: int) -> bool:
-        """True if this node lacks a shard that step number `step`, or the one after it, needs."""
+        """Return True if this node lacks a shard that step `step`, or the one after it, needs."""
         if self.needs.cache is None:
             return False
         window = self.needs.window(step)
@@ -161,7 +161,7 @@ class Supply:
             time.sleep(POLL_SECONDS)
 
     def figures(self) -> dict[str, float]:
-        """What this node fetched since the last call, as scalars; empty where nothing is cached."""
+        """Return what this node fetched since the last call, as scalars; empty without a cache."""
         cache = self.needs.cache
         if cache is None:
             return {}
@@ -211,7 +211,7 @@ class TrainingNeeds:
         return min(step * self._batch, self._end - 1)
 
     def at(self, position: int) -> Iterator[Need]:
-        """The shards to be fetched, from a position on, in the order of need."""
+        """Return the shards to be fetched, from a position on, in the order of need."""
         for number, (start, window) in enumerate(self._order.windows(position)):
             if number == 1:
                 yield from self._validation
@@ -220,12 +220,12 @@ class TrainingNeeds:
             yield from filter(is_cached, (self._shards[entry] for entry in window.tolist()))
 
     def window(self, step: int) -> list[Need]:
-        """What step number `step`, and the one after it, need: whole windows."""
+        """Return what step number `step`, and the one after it, need: whole windows."""
         positions = range(self.position(step), self.position(step + 2) + 1)
         return [self._shards[entry] for entry in self._order.shards_at(positions)]
 
     def lacks_rest(self) -> bool:
-        """True if this node lacks a shard of the val splits."""
+        """Return True if this node lacks a shard of the val splits."""
         return any(map(lacking, self._validation))
 
 
@@ -241,7 +241,7 @@ class SplitNeeds:
         self.start = 0
 
     def position(self, step: int) -> int:
-        """Always the start."""
+        """Return the start, always."""
         return 0
 
     def at(self, position: int) -> Iterator[Need]:
@@ -249,28 +249,28 @@ class SplitNeeds:
         return iter(self._shards)
 
     def window(self, step: int) -> list[Need]:
-        """What fits the cache."""
+        """Return what fits the cache."""
         return self._shards[: self.soon]
 
     def lacks_rest(self) -> bool:
-        """True if this node lacks a shard of those that fit the cache."""
+        """Return True if this node lacks a shard of those that fit the cache."""
         return any(map(lacking, self._shards[: self.soon]))
 
 
 def is_cached(need: Need) -> bool:
-    """True if the shard is read from its node's cache."""
+    """Return True if the shard is read from its node's cache."""
     data, shard = need
     return data.is_cached(shard)
 
 
 def lacking(need: Need) -> bool:
-    """True if the shard must be fetched yet."""
+    """Return True if the shard must be fetched yet."""
     data, shard = need
     return data.is_cached(shard) and data.cache is not None and not data.cache.has(shard)
 
 
 def _totals(needs: Sequence[Need]) -> tuple[ShardCache | None, int, int]:
-    """The cache of these shards, and number and bytes of the different ones."""
+    """Return the cache of these shards, and number and bytes of the different ones."""
     different = {shard.sha256: shard.bytes for _, shard in needs}
     cache = needs[0][0].cache if needs else None
     return cache, len(different), sum(different.values())

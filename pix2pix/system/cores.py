@@ -50,7 +50,7 @@ def share_of_cores(mine: Cores, everybody: Collection[Cores]) -> int:
 
 
 def cpu_quota(process: Path = PROCESS, cgroups: Path = CGROUPS) -> tuple[str, float | None]:
-    """This process's cgroup, and its limit in cores (None: there is none); cgroup v1 and v2.
+    """Return this process's cgroup, and its limit in cores (None: there is none); cgroup v1 and v2.
 
     The least limit of the group and those around it. In a container the group's path may be that
     of the host, of which nothing is seen: then what is mounted is the container's own.
@@ -73,7 +73,7 @@ def cpu_quota(process: Path = PROCESS, cgroups: Path = CGROUPS) -> tuple[str, fl
 
 
 def _groups(process: Path) -> Iterator[tuple[str, str]]:
-    """(controllers, path) of each hierarchy; v2 names no controllers."""
+    """Return (controllers, path) of each hierarchy; v2 names no controllers."""
     try:
         lines = (process / "cgroup").read_text().splitlines()
     except OSError:
@@ -101,7 +101,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def affinity() -> frozenset[int]:
-    """The cores that this process may run on."""
+    """Return the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))  # macOS has none

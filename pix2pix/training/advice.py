@@ -25,7 +25,7 @@ def say_first(config: TrainConfig, distributed: Distributed) -> str:
 
 
 def small_batch(config: TrainConfig, batch: int) -> str | None:
-    """What to say of batch norm over `batch` photographs of one rank; None: nothing."""
+    """Return what to say of batch norm over `batch` photographs of one rank; None: nothing."""
     if config.norm != "batch" or batch >= FEW:
         return None
     photographs = "1 photograph" if batch == 1 else f"{batch} photographs"

@@ -98,14 +98,14 @@ class RunLog:
         self.record(step, values)
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
-        """A line in metrics.jsonl alone: for what is no curve."""
+        """Write a line into metrics.jsonl alone: for what is no curve."""
         if not self.active:
             return
         line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
         self._records.write(line)
 
     def postfix(self, text: str) -> None:
-        """A few numbers at the end of the progress bar."""
+        """Show a few numbers at the end of the progress bar."""
         if self.active:
             self._bar.set_postfix_str(text, refresh=False)
 

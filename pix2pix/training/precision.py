@@ -43,7 +43,7 @@ def has_bf16(device: torch.device) -> bool:
 def choose_precision(
     wanted: str | None, device: torch.device, environment: Mapping[str, str] = os.environ
 ) -> Precision:
-    """The precision of a training whose --precision, or its launcher's default, is `wanted`."""
+    """Return the precision of a training whose --precision, or launcher's default, is `wanted`."""
     told = environment.get(launcher.PRECISION, "").lower()
     if wanted is not None and wanted == told and told != "no":
         return Precision(wanted, "from accelerate launch")
@@ -60,7 +60,7 @@ def choose_precision(
 
 
 def price(name: str, device: torch.device) -> str | None:
-    """What to say of a precision that the device only emulates; None: it does not."""
+    """Return what to say of a precision that the device only emulates; None: it does not."""
     if name != "bf16" or has_bf16(device):
         return None
     if device.type == "cuda":

@@ -186,7 +186,7 @@ class Trainer:
         return stop
 
     def _failure(self) -> str | None:
-        """What this rank knows that must end the training, without another checkpoint."""
+        """Return what this rank knows that must end the training, without another checkpoint."""
         return self.stream.broken or self.supply.failure or self.numbers.failure or self.writer.lost
 
     def _log_failed_steps(self, wait: bool = False) -> None:
@@ -215,7 +215,7 @@ class Trainer:
         self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}, data {waited:.0%}")
 
     def _draw_samples(self) -> None:
-        """Fixed photographs as gray | colorized | truth; rank 0 alone, no collective inside."""
+        """Draw fixed photographs, gray | colorized | truth; rank 0 alone, no collective inside."""
         if not self.distributed.is_main:
             return
         reader, device = self.validation or self.train, self.distributed.device

@@ -100,7 +100,7 @@ class FailedStep(NamedTuple):
     networks: tuple[str, ...]
 
     def described(self, keys: Sequence[str]) -> str:
-        """A line about it; keys: of its samples."""
+        """Return a line on the failed step; keys: of its samples."""
         more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
         return (
             f"step {self.number}: the gradient of the {' and of the '.join(self.networks)} "
