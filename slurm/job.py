@@ -14,6 +14,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.errors import LostProcessError, UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.system import console
 from pix2pix.system.signals import StopRequest
 from slurm.process_group import Member, join
 from slurm.records import Cause, Records, Stop
@@ -40,6 +41,8 @@ class TrainJob:
         folder = self.folder or RunDirectory(self.config.run_dir).jobs
         member, records = Member.of(os.environ), Records(folder)
         drop_submitit_handlers(member)
+        if member.job_id is not None:
+            console.never_fail()
         # Before the imports: they take a minute on a busy file system. Until it ends nobody but
         # SLURM kills this process.
         with StopRequest(patient=True).listening() as request:

@@ -22,7 +22,11 @@ def configure(recipe: Path | None = None, **values: object) -> TrainConfig:
     """Read a recipe as `train.py --config` does; values win over it, None is none."""
     given = {name: value for name, value in values.items() if value is not None}
     given |= {} if recipe is None else {"config": recipe}
-    return parse(TrainConfig, [f"--{name}={value}" for name, value in given.items()])
+    several = {name: value for name, value in given.items() if isinstance(value, tuple)}
+    flags = [f"--{name}={value}" for name, value in given.items() if name not in several]
+    for name, words in several.items():
+        flags += [f"--{name}", *map(str, words)]
+    return parse(TrainConfig, flags)
 
 
 def prepare_shards(photos: Path | None, folder: Path, image_size: int) -> Path:

@@ -181,11 +181,11 @@ class Checkpointer:
     def _clean_up(self) -> list[str]:
         try:
             lines = files.clean_up(self.root)
+            if not os.access(self.root, os.W_OK | os.X_OK):
+                raise UserError(f"can't write to {self.root}: it is read-only for this user")
             check_renames(self.root)
         except OSError as error:
             raise UserError(f"can't write to {self.root}: {error.strerror}") from error
-        if not os.access(self.root, os.W_OK | os.X_OK):
-            raise UserError(f"can't write to {self.root}: it is read-only for this user")
         return lines
 
 

@@ -91,7 +91,7 @@ class Distributed:
         with self._losing_nobody():
             if error is not None and _is_of_a_collective(error):
                 raise error
-        if isinstance(error, UserError) and self.world_size > 1:
+        if isinstance(error, UserError) and error.tell is None and self.world_size > 1:
             error.tell = self._tells_first(str(error))
         if error is None or self.world_size == 1:
             self.shutdown()  # else the caller tells the error, and leaves: NCCL would wait here
@@ -190,7 +190,7 @@ class Distributed:
         if self.world_size > 1:
             dist.broadcast_object_list(outcome, src=0)
         if isinstance(outcome[0], UserError):
-            raise outcome[0]
+            raise self._agreed(outcome[0])
         return outcome[0]  # type: ignore[return-value]
 
     def all_gather_object(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
@@ -208,7 +208,12 @@ class Distributed:
         """
         first = next(filter(None, self.all_gather_object(error)), None)
         if first is not None:
-            raise first if isinstance(first, UserError) else UserError(first)
+            raise self._agreed(first if isinstance(first, UserError) else UserError(first))
+
+    def _agreed(self, error: UserError) -> UserError:
+        """Return an error that every rank raises: rank 0 prints it."""
+        error.tell = self.is_main
+        return error
 
     @contextlib.contextmanager
     def _losing_nobody(self) -> Iterator[None]:

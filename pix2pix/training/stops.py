@@ -31,12 +31,16 @@ class Stops:
         self.storage_error = stream.storage_error
         return any(distributed.all_gather_object(self.storage_error is not None))
 
-    def due(self, stream: BatchStream) -> bool:
-        """Whether this rank must stop after this step."""
+    def is_asked_for(self) -> bool:
+        """Return True if a signal came to this rank, or its time is over."""
         limit = self.config.time_limit_minutes
         late = limit is not None and time.monotonic() - self.since >= 60 * limit
+        return late or self.request.received is not None
+
+    def due(self, stream: BatchStream) -> bool:
+        """Return True if this rank must stop after this step."""
         self.storage_error = self.storage_error or stream.storage_error
-        return late or self.request.received is not None or self.storage_error is not None
+        return self.is_asked_for() or self.storage_error is not None
 
     def conclude(self, step: int, distributed: Distributed) -> str:
         """Return the last line, the same on every rank; all must call it."""

@@ -276,7 +276,7 @@ class Trainer:
 
     def _open_supply(self) -> Supply:
         needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step)
-        return Supply(needs, self.distributed, self.agreement, self._should_stop)
+        return Supply(needs, self.distributed, self.agreement, self.stops.is_asked_for)
 
     def _open_stream(self) -> BatchStream:
         self.supply.wait_for_step(self.state.step)  # before the first step's collective

@@ -242,7 +242,7 @@ def test_the_scripts_export_with_onnx_and_color_with_that(
     colorful(50, 40).save(tmp_path / "old.jpg")
     arguments = ("--run_dir", out, "--photos", tmp_path / "old.jpg", "--out", colored)
     assert run_script(monkeypatch, "colorize.py", *arguments) == 0
-    assert [path.name for path in colored.iterdir()] == ["old.jpg"]
+    assert [path.name for path in colored.glob("[!.]*")] == ["old.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -137,5 +137,5 @@ def test_the_table_of_flags_has_every_flag_and_marks_what_was_chosen():
         assert ("**" in line) == (name in ("shards", "run_dir", "total_steps", "compile")), line
         assert line.endswith(f"| {flag.help} |")
         assert line.count(" | ") == 2
-    assert "| compile | **true** | slow start, then faster steps |" in lines
+    assert "| compile | **true** | torch.compile: slow start, then faster |" in lines
     assert "| learning_rate | 0.0002 | of Adam, for both networks |" in lines

@@ -276,7 +276,7 @@ def test_an_output_that_takes_nothing_ends_no_training(tiny_shards, tmp_path, re
     assert logged_steps(tmp_path / "run") == [1, 2, 3, 4]
 
 
-ENTRY_POINT = re.search(r"^```bash\n(#!.*?)^```", PAGES["launchers.md"], re.MULTILINE | re.DOTALL)
+ENTRY_POINT = re.search(r"^```shell\n(#!.*?)^```", PAGES["launchers.md"], re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("launcher", [LAUNCHER, [*LAUNCHER, *TWO]])
