@@ -8,7 +8,6 @@ REQUIRED = [
     "torch>=2.11",  # the networks, autograd, distributed checkpoints
     "torchvision>=0.26",  # the fastest JPEG decoder of the packages here
     "accelerate>=1.12",  # processes, devices and DDP under one launcher
-    "filelock>=3.12",  # one process fetches a shard; comes with torch
     "huggingface_hub>=1.0",  # exported models on the hub; comes with accelerate
     "jinja2>=3.1",  # huggingface_hub fills the model card with it; comes with torch
     "safetensors>=0.4.3",  # weights without pickle; comes with accelerate
@@ -26,7 +25,7 @@ REQUIRED = [
     "matplotlib>=3.8",  # charts of shards, reports and benchmarks; imported when one is drawn
     "tqdm>=4.66",  # progress bars
     "ijson>=3.3",  # reads two lists of COCO's annotations, not 2.7 GB of objects
-    "filelock>=3.29",  # one preparation at a time makes the same shards; comes with torch
+    "filelock>=3.29",  # one process fetches a shard, one prepares it; comes with torch
     "psutil>=5.9",  # processes, their memory and their children; comes with accelerate
     "submitit>=1.5.2",  # jobs on a SLURM cluster: scripts, pickles, arrays
 ]
