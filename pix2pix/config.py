@@ -142,7 +142,7 @@ class TrainConfig:
                 hint = suggestion(str(value), flag.choices)
                 raise UserError(f"{flag.name} must be {flag.expected}, not '{value}'{hint}")
         for words, holds, names in _RANGES:
-            for name in names:
+            for name in names.split():
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise UserError(f"{name} must be {words}, not {value}")
@@ -277,38 +277,20 @@ _RANGES = (
     (
         "at least 1",
         lambda value: value >= 1,
-        (
-            "global_batch",
-            "window_shards",
-            "generator_width",
-            "discriminator_width",
-            "total_steps",
-            "epochs",
-            "grad_accumulation_steps",
-            "keep_checkpoints",
-            "max_skipped_steps",
-        ),
+        "global_batch window_shards generator_width discriminator_width total_steps epochs "
+        "grad_accumulation_steps keep_checkpoints max_skipped_steps",
     ),
     (
         "0 or more",
         lambda value: value >= 0,
-        (
-            "seed",
-            "num_workers",
-            "warmup_steps",
-            "l1_weight",
-            "log_every",
-            "sample_every",
-            "evaluate_every",
-            "checkpoint_every",
-            "profile",
-        ),
+        "seed num_workers warmup_steps l1_weight log_every sample_every evaluate_every "
+        "checkpoint_every profile",
     ),
     (
         "more than 0",
         lambda value: value > 0,
-        ("learning_rate", "time_limit_minutes", "collective_timeout_minutes", "shards_cache_gib"),
+        "learning_rate time_limit_minutes collective_timeout_minutes shards_cache_gib",
     ),
-    ("from 0 to 1", lambda value: 0 <= value <= 1, ("decay_start",)),
-    ("from 0 to less than 1", lambda value: 0 <= value < 1, ("beta1", "ema_decay")),
+    ("from 0 to 1", lambda value: 0 <= value <= 1, "decay_start"),
+    ("from 0 to less than 1", lambda value: 0 <= value < 1, "beta1 ema_decay"),
 )

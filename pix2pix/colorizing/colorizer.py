@@ -14,7 +14,7 @@ from pix2pix.export.generator import Generator
 from pix2pix.model.color import ColorSpace, fit_gamut, lab_to_rgb, lightness
 from pix2pix.photos.photo import as_photo, luma
 from pix2pix.photos.rows import to_8_bits
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
+from pix2pix.run.weights import load_generator, newest_checkpoint
 
 # Colors are computed in float32, a strip of rows at a time: some 200 MB of working memory, however
 # large the photograph.

@@ -43,10 +43,10 @@ from pix2pix.evaluation.metrics import (
 )
 from pix2pix.evaluation.saturation_curve import curve, measure_curve, targets
 from pix2pix.model.color import ColorSpace, rgb_to_lab
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import versions
 from pix2pix.run.supply import cached, fetch_split
+from pix2pix.run.weights import load_generator, newest_checkpoint
 
 # Columns of scores are RUN/psnr and so on, BASELINE/psnr, and TRUTH/chroma_histogram.
 RUN, TRUTH = "colorized", "truth"

@@ -11,9 +11,9 @@ from pix2pix.errors import UserError
 from pix2pix.export.card import model_card
 from pix2pix.export.generator import CONFIG_FILE, Generator
 from pix2pix.export.onnx import require_onnx, write_onnx
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 from pix2pix.run.checkpoint_files import read_facts
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.run.weights import load_generator, newest_checkpoint
 from pix2pix.system.durable import aside, flush, leftovers
 
 ONNX_FILE = "model.onnx"

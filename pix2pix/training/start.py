@@ -8,9 +8,10 @@ import torch
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.export.generator import Generator
-from pix2pix.run.checkpoint import Checkpointer, restore_networks
+from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.state import TrainState
+from pix2pix.run.weights import restore_networks
 
 # Settings of an exported generator → fields of TrainConfig.
 SETTINGS = {"color_space": "color_space", "image_size": "image_size", "width": "generator_width"}

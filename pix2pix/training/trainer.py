@@ -256,10 +256,9 @@ class Trainer:
     def _parallel_step(self) -> AdversarialStep:
         networks = (self.state.generator, self.state.discriminator)
         if self.config.compile:
+            options = compile_options(os.environ)
             for network in networks:
-                network.compile(
-                    **compile_options(os.environ)
-                )  # in place: names in the state stay as they are
+                network.compile(**options)  # in place: names in the state stay as they are
         generator, discriminator = map(self.distributed.parallel, networks)
         step = AdversarialStep(
             self.config,

@@ -25,8 +25,8 @@ from pix2pix.export import export as export_module
 from pix2pix.export.card import recipe
 from pix2pix.export.export import export, generator_of
 from pix2pix.export.generator import Generator
-from pix2pix.run.checkpoint import newest_checkpoint
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.run.weights import newest_checkpoint
 from tests.photographs import colorful
 from tests.ranks import run_ranks
 from tests.small_training import fit, tensor_digests, tiny_config

@@ -14,10 +14,10 @@ import pytest
 
 from pix2pix.errors import UserError
 from pix2pix.run import checkpoint_files as files
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import RunDirectory
 from pix2pix.run.state import EMA_NAME
+from pix2pix.run.weights import load_generator, newest_checkpoint
 from pix2pix.training.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
