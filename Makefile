@@ -1,17 +1,17 @@
-# What to do here; `make` alone lists it. Everything runs in $(VENV), which is made when it is missing:
+# Targets of this project; `make` lists them. Everything runs in $(VENV), which is created if it is missing:
 #   make test VENV=/some/venv      shares an environment between checkouts
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# A core for each process of tests: with torch's threads beside, they fight for it.
+# One core per test process: torch's own threads would compete for it.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
-# A shared environment may hold the editable install of another checkout: this one's code goes first.
+# A shared environment may contain the editable install of another checkout: this code comes first.
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.NOTPARALLEL: # two installations into one environment would damage it
+.NOTPARALLEL: # two installations at once would damage the environment
 
 include demo.mk
 
@@ -20,9 +20,10 @@ help:
 	@echo "make demo      train on sample photographs and look at the result"
 	@echo "make picture   draw the picture of README.md with what the demo trained"
 	@echo "make test      run the tests that need nothing but Python"
-	@echo "make test-all  run these, and those of launcher, SLURM, page, wheel and docs:"
+	@echo "make test-all  run all tests, with launcher, SLURM, page, wheel and docs:"
 	@echo "               apt-get install slurm-wlm slurmdbd mariadb-server chromium"
 	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
+	@echo "make fuzz      open damaged photographs of every format, ten minutes"
 	@echo "make bench     measure every part on this machine, ten minutes: out/bench"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
@@ -47,6 +48,11 @@ chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --json out/chaos.json
 
 BENCHMARKS = prep loader step end_to_end scaling checkpoint
+# Ten minutes: 2,000 damaged files of each format. FUZZ="--first 5000" damages others.
+.PHONY: fuzz
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fuzz --mutations 2000 --seconds 600 $(FUZZ)
+
 .PHONY: bench $(BENCHMARKS:%=bench-%)
 bench: $(BENCHMARKS:%=bench-%)
 	@echo
@@ -75,7 +81,7 @@ cluster: $(VENV)/.installed-demo
 cluster-stop: $(VENV)/.installed-demo
 	$(BIN)/python -m slurm.local.cluster stop
 
-# TensorBoard itself would show ten of a run's pictures.
+# By default TensorBoard shows only ten pictures of a run.
 .PHONY: board
 board: $(VENV)/.installed-demo
 	$(BIN)/tensorboard --logdir runs --samples_per_plugin images=200
@@ -85,7 +91,7 @@ clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find pix2pix data_prep scripts slurm tests -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp says which extras of setup.py are installed; dev comes with demo.
+# A stamp file records which extras of setup.py are installed; dev includes demo.
 $(VENV)/.installed-demo: EXTRAS := demo
 $(VENV)/.installed-dev: EXTRAS := demo,dev,onnx,web
 $(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
@@ -93,9 +99,9 @@ $(VENV)/.installed-demo $(VENV)/.installed-dev: setup.py | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	@touch $(VENV)/.installed-demo $@
 
-# Some systems ship Python without ensurepip: then the system's pip puts one into the environment.
+# Some systems ship Python without ensurepip: then the system's pip installs pip into the environment.
 $(BIN)/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { echo "error: \
-	'$(PYTHON)' is no Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	'$(PYTHON)' is not Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@if $(PYTHON) -c "import ensurepip" 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
 	$(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; fi

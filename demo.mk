@@ -1,23 +1,23 @@
-# `make demo`: photographs in, a colorizer and what it paints out. The Makefile includes this.
-# Each command is the one for photographs of your own, too. Stopped, it goes on when run again.
+# `make demo`: photographs in, a trained colorizer and its results out. Included by the Makefile.
+# The commands also work for your own photographs. After an interruption, run it again to resume.
 
-# Every GPU, or one process on a CPU. A power of two up to 8: the recipe's batch divides by it.
+# One process per GPU, or one on a CPU. A power of two up to 8, which divides the recipe's batch.
 NUM_PROCESSES = $(shell $(BIN)/python -c "import torch; \
 	print(1 << min(3, max(1, torch.cuda.device_count()).bit_length() - 1))")
-# What accelerate would warn about if it were left out. The precision is the trainer's own matter.
+# accelerate prints a warning for each of these that is missing. The trainer chooses the precision.
 LAUNCH_FLAGS = $(if $(filter-out 1,$(1)),--multi_gpu )--num_processes $(1) --num_machines 1 \
 	--mixed_precision no --dynamo_backend no
 
 .PHONY: demo
 demo: $(VENV)/.installed-demo
-	# sample photographs; some regions and one photograph are kept out of training (val)
+	# sample photographs; some regions and one photograph are held out (val)
 	$(BIN)/python -m data_prep.sample_photos --out out/demo/photos
-	# pairs of gray and color, as shards; 143 px: crops of 128
+	# shards of gray and color pairs; 143 px for crops of 128
 	$(BIN)/python -m data_prep.make_shards --photos out/demo/photos/train \
 		--out out/demo/shards --split train --short_side 143
 	$(BIN)/python -m data_prep.make_shards --photos out/demo/photos/val \
 		--out out/demo/shards --split val --short_side 143
-	# train: two minutes on two CPU cores; Ctrl-C saves, and make demo goes on
+	# train: two minutes on two CPU cores; Ctrl-C saves, make demo resumes
 	$(BIN)/accelerate launch \
 		$(call LAUNCH_FLAGS,$(NUM_PROCESSES)) \
 		scripts/train.py --config recipes/demo.yaml \
@@ -30,14 +30,14 @@ demo: $(VENV)/.installed-demo
 	@echo "checkpoint     $$(ls -d runs/demo/checkpoints/step_* | tail -n 1)"
 	@echo "curves         $(BIN)/tensorboard --logdir runs/demo"
 
-# Made by a make of their own, which finds the checkpoints that the training has just written.
+# Built by a second make, which sees the checkpoints that the training has just written.
 out/demo/report.json: $(wildcard runs/demo/checkpoints/step_*)
-	# measure on what was kept out
+	# evaluate on the held-out photographs
 	$(BIN)/python scripts/evaluate.py --run_dir runs/demo \
 		--shards out/demo/shards --split val --out out/demo/report.json
 
 out/demo/contact_sheet.png: $(wildcard runs/demo/checkpoints/step_*)
-	# color what was kept out, and photographs captured in gray
+	# color the held-out photographs, and photographs captured in gray
 	$(BIN)/python scripts/colorize.py --run_dir runs/demo \
 		--photos out/demo/photos/val --out out/demo/colorized/val
 	$(BIN)/python scripts/colorize.py --run_dir runs/demo \
@@ -45,10 +45,10 @@ out/demo/contact_sheet.png: $(wildcard runs/demo/checkpoints/step_*)
 	$(BIN)/python scripts/contact_sheet.py --photos out/demo/photos \
 		--colorized out/demo/colorized --out out/demo/contact_sheet.png
 
-# Which part of the photographs a training saw is told by the folder; labels show it.
+# The folder names say which photographs the training saw; the labels show them.
 .PHONY: picture
 picture: demo
-	# the picture of README.md: of photographs in the public domain and under CC0 alone
+	# the picture of README.md: only photographs in the public domain or under CC0
 	mkdir -p "out/demo/pictured/learned from" "out/demo/pictured/never seen"
 	for name in astronaut coffee; do cp out/demo/photos/train/$$name-00.png \
 		"out/demo/pictured/learned from/$$name.png"; done

@@ -6,6 +6,7 @@ Nothing is ever unpacked, so a hostile name is no more than a name.
 import os
 import stat
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.photos import FolderSource, Photo, Source, names_photo, sort_photos
-from data_prep.tar_members import BLOCK, DamagedTarError, Member, is_header, members
+from data_prep.photos import FolderSource, Photo, Source, is_visible, sort_files, without_others
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
 
@@ -31,13 +31,13 @@ _IS_ENCRYPTED, _IS_UTF_8 = 0x1, 0x800  # flags of a zip's member
 
 
 def open_source(path: Path) -> Source:
-    """The folder, zip or tar at `path`; raises UserError where it is none that can be read."""
+    """Open the folder, zip or tar at `path`; raises UserError where none can be read."""
     if not path.is_file():
         return FolderSource(path)
     try:
         with path.open("rb") as file:
-            head = file.read(BLOCK)
-        if is_header(head):  # before the zip: a zip may be the last member of a tar
+            head = file.read(tarfile.BLOCKSIZE)
+        if _is_tar(head):  # before the zip: a zip may be the last member of a tar
             return TarSource(path)
         if zipfile.is_zipfile(path):
             return ZipSource(path)
@@ -63,6 +63,14 @@ class _Archive:
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)  # the open file stays behind
 
+    def list_files(self) -> list[Photo]:
+        """Return every member that is not hidden."""
+        raise NotImplementedError
+
+    def list_photos(self) -> list[Photo]:
+        """Return the members that are photographs by their names."""
+        return without_others(self.list_files())
+
     @cached_property
     def _file(self) -> BinaryIO:
         try:
@@ -71,7 +79,7 @@ class _Archive:
             raise UserError(f"{self.path} cannot be opened: {error.strerror}") from error
 
     def _read_at(self, offset: int, size: int) -> bytes:
-        """`size` bytes, at a position of their own: threads may share the file."""
+        """Return `size` bytes, read at a position of their own: threads may share the file."""
         data = os.pread(self._file.fileno(), size, offset)
         while len(data) < size:  # a network file system may give less than asked for
             more = os.pread(self._file.fileno(), size - len(data), offset + len(data))
@@ -84,8 +92,8 @@ class _Archive:
 class ZipSource(_Archive):
     """The photographs of a zip: stored or deflated, as nearly all are."""
 
-    def list_photos(self) -> list[Photo]:
-        """Members whose names `names_photo`, from the directory at the archive's end."""
+    def list_files(self) -> list[Photo]:
+        """Return the members, from the directory at the archive's end."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 infos = archive.infolist()
@@ -97,7 +105,7 @@ class ZipSource(_Archive):
         return _list(self.path, (_zip_photo(info, length) for info in infos if not info.is_dir()))
 
     def read(self, photo: Photo) -> bytes:
-        """The member, checked by its CRC; raises OSError, PhotoError."""
+        """Return the member, checked by its CRC; raises OSError, PhotoError."""
         start, stored, method, checksum = photo.place
         signature, *lengths = _LOCAL_HEADER.unpack(self._read_at(start, _LOCAL_HEADER.size))
         if signature != b"PK\3\4":
@@ -116,27 +124,30 @@ class ZipSource(_Archive):
 class TarSource(_Archive):
     """The photographs of a tar that is not compressed."""
 
-    def list_photos(self) -> list[Photo]:
-        """Members whose names `names_photo`, from their headers alone."""
+    def list_files(self) -> list[Photo]:
+        """Return the members, from their headers alone."""
+        descriptor = self._file.fileno()
         try:
-            return _list(self.path, _tar_photos(members(self._file.fileno())))
-        except DamagedTarError as error:
-            raise UserError(
-                f"--photos {self.path} is a damaged tar, {error}; copy or make it again"
-            ) from error
+            with open(descriptor, "rb", closefd=False) as file:
+                photos = list(_tar_photos(_members(file)))
         except OSError as error:
             raise UserError(f"--photos {self.path} cannot be read: {error.strerror}") from error
+        except Exception as error:  # tarfile raises many types on a broken header
+            raise UserError(
+                f"--photos {self.path} is a damaged tar: {error}; copy or make it again"
+            ) from error
+        return _list(self.path, photos)
 
     def read(self, photo: Photo) -> bytes:
-        """The member; raises OSError, PhotoError."""
+        """Return the member; raises OSError, PhotoError."""
         return self._read_at(photo.place[0], photo.size)
 
 
 def _list(path: Path, photos: Iterable[Photo]) -> list[Photo]:
     """Sorted; of several with one name the last counts, as if they were unpacked."""
-    photos = [photo for photo in photos if names_photo(photo.name)]
+    photos = [photo for photo in photos if is_visible(photo.name)]
     last = {photo.name: photo for photo in photos}
-    return sort_photos(
+    return sort_files(
         path,
         (
             photo if last[photo.name] is photo else replace(photo, reject="replaced")
@@ -145,20 +156,20 @@ def _list(path: Path, photos: Iterable[Photo]) -> list[Photo]:
     )
 
 
-def _name(stored: bytes) -> str:
-    """A member's path as a folder would have it: "./a//b.jpg" and "/a/b.jpg" are "a/b.jpg"."""
-    parts = os.fsdecode(stored.partition(b"\0")[0]).split("/")
+def _name(stored: str) -> str:
+    """Return a member's path as a folder would have it: "a/b.jpg" for "./a//b.jpg", "/a/b.jpg"."""
+    parts = stored.partition("\0")[0].split("/")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Its bytes as they are: zipfile takes those that are not marked as UTF-8 for code page 437."""
+    """Return its bytes as they are: zipfile reads those not marked as UTF-8 as code page 437."""
     coding = "utf-8" if info.flag_bits & _IS_UTF_8 else "cp437"
-    return _name(info.orig_filename.encode(coding))
+    return _name(os.fsdecode(info.orig_filename.encode(coding)))
 
 
 def _zip_photo(info: zipfile.ZipInfo, length: int) -> Photo:
-    """The photograph of a member of a zip of `length` bytes."""
+    """Return the photograph of a member of a zip of `length` bytes."""
     reject = None
     if stat.S_ISLNK(info.external_attr >> 16):
         reject = "link"
@@ -174,22 +185,68 @@ def _zip_photo(info: zipfile.ZipInfo, length: int) -> Photo:
     return Photo(_zip_name(info), info.file_size, place, reject)
 
 
-def _tar_photos(found: Iterable[Member]) -> Iterator[Photo]:
-    """A hard link is the file that stands before it; a symbolic one may lead anywhere."""
+def _is_tar(head: bytes) -> bool:
+    """Return True for a block that begins a member of a tar: its own checksum says so."""
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Read the members of a tar, or of several that were joined end to end.
+
+    tarfile ends its listing at a damaged header as it does at the end. So zero blocks, which end
+    a tar, have to follow.
+
+    Raises:
+        tarfile.TarError: the rest cannot be read; as tarfile raises many other types.
+        OSError: from the disk.
+    """
+    start, length = 0, os.fstat(file.fileno()).st_size
+    while start < length:
+        file.seek(start)
+        with tarfile.open(
+            fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
+        ) as archive:
+            for member in archive:
+                if member.size < 0:  # tarfile would go back, and round and round
+                    raise tarfile.ReadError(f"{member.name} has a size of {member.size}")
+                yield member
+        start = _after_zeros(file, archive.offset)
+
+
+def _after_zeros(file: BinaryIO, offset: int) -> int:
+    """Return where the zero blocks at `offset` end; raises ReadError where there is none."""
+    zeros = bytes(tarfile.BLOCKSIZE)
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block != zeros:
+        problem = "no header where one should be" if block else "the end is missing"
+        raise tarfile.ReadError(f"{problem}, at byte {offset:,}")
+    while block == zeros:
+        offset += tarfile.BLOCKSIZE
+        block = file.read(tarfile.BLOCKSIZE)
+    return offset
+
+
+def _tar_photos(members: Iterable[tarfile.TarInfo]) -> Iterator[Photo]:
+    """Yield photographs: a hard link is the file before it, a symbolic one may lead anywhere."""
     files: dict[str, Photo] = {}
-    for member in found:
+    for member in members:
         name = _name(member.name)
-        if member.kind == b"5":
+        if member.isdir():
             continue
-        target = files.get(_name(member.link)) if member.kind == b"1" else None
+        target = files.get(_name(member.linkname)) if member.islnk() else None
         if target is not None:
             photo = replace(target, name=name)
-        elif member.kind in (b"1", b"2"):
+        elif member.islnk() or member.issym():
             photo = Photo(name, 0, reject="link")
-        elif member.kind in (b"3", b"4", b"6"):
+        elif member.isdev():
             photo = Photo(name, 0, reject="not_a_file")
         else:
-            reject = "unsupported_member" if member.sparse else None
-            photo = Photo(name, member.size, (member.offset,), reject)
+            reject = "unsupported_member" if member.issparse() else None
+            photo = Photo(name, member.size, (member.offset_data,), reject)
         files[name] = photo
         yield photo

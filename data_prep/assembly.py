@@ -4,10 +4,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_prep.shard_file import Reject, Sidecar
+from pix2pix.data.index import index_path, index_shard, write_index
 from pix2pix.data.shards import (
     MANIFEST,
     Manifest,
@@ -23,7 +24,7 @@ REJECTED = "rejected.jsonl"
 
 
 def manifest_so_far(root: Path) -> Manifest:
-    """The manifest of `root`, without a split where nothing was published yet."""
+    """Return the manifest of `root`, without a split where nothing was published yet."""
     return read_manifest(root) if (root / MANIFEST).exists() else Manifest({})
 
 
@@ -39,40 +40,61 @@ def is_published(root: Path, split: str, manifest: Manifest) -> bool:
     return True
 
 
-def publish_splits(root: Path, made: Mapping[str, Sequence[Sidecar]], manifest: Manifest) -> None:
-    """Write rejected.jsonl, then the manifest: `manifest`, which is that of `root`, and `made`.
+@dataclass(frozen=True)
+class Made:
+    """A split whose shards are there, and what was left out of it."""
 
-    made: by split, the sidecars of all its shards in order. Raises UserError where every photograph
-    of a split was rejected.
+    split: Split
+    rejects: tuple[Reject, ...]
+
+
+def assemble(split: str, sidecars: Sequence[Sidecar]) -> Made:
+    """Return the split that the sidecars of all its shards, in order, tell."""
+    shards = tuple(sidecar.shard for sidecar in sidecars if sidecar.shard.num_samples)
+    reasons = sum((sidecar.reasons for sidecar in sidecars), Counter[str]())
+    prep = asdict(sidecars[0].prep)
+    rejects = tuple(reject for sidecar in sidecars for reject in sidecar.rejects)
+    return Made(Split(split, shards, prep, dict(sorted(reasons.items()))), rejects)
+
+
+def publish_splits(root: Path, made: Sequence[Made], manifest: Manifest) -> None:
+    """Write rejected.jsonl if any is, then the manifest: `manifest`, that of `root`, and `made`.
+
+    Raises UserError where every photograph of a split was rejected.
     """
-    splits = dict(manifest.splits)
-    lines = [line for line in _rejected_so_far(root) if json.loads(line)["split"] not in made]
-    for split, sidecars in made.items():
-        splits[split] = _assemble(split, sidecars)
-        rejects = [reject for sidecar in sidecars for reject in sidecar.rejects]
-        rejects.sort(key=lambda reject: os.fsencode(reject.source))
-        lines += [_reject_line(split, reject) for reject in rejects]
+    splits = {one.split.name: one.split for one in made}
+    lines = [line for line in _rejected_so_far(root) if json.loads(line)["split"] not in splits]
+    for one in made:
+        rejects = sorted(one.rejects, key=lambda reject: os.fsencode(reject.source))
+        lines += [_reject_line(one.split.name, reject) for reject in rejects]
     lines.sort(key=lambda line: json.loads(line)["split"])  # stable: within a split by source
-    publish(root / REJECTED, "".join(lines).encode())
-    for split in made:
-        if not splits[split].num_samples:
+    if lines:
+        publish(root / REJECTED, "".join(lines).encode())
+    else:
+        (root / REJECTED).unlink(missing_ok=True)
+    for split in splits.values():
+        if not split.num_samples:
             raise UserError(
-                f"no photograph is left for the split '{split}': "
-                f"{summarize(splits[split].rejected)} rejected; see {root / REJECTED}"
+                f"no photograph is left for the split '{split.name}': "
+                f"{summarize(split.rejected)} rejected; see {root / REJECTED}"
             )
-    write_manifest(root, Manifest(splits))
+        if split.kind == "pairs":
+            _write_missing_indexes(root, split)
+    write_manifest(root, Manifest(manifest.splits | splits))
 
 
 def summarize(rejected: Mapping[str, int]) -> str:
-    """Counts per reason in a line: "12 near_gray, 3 too_small"."""
+    """Return counts per reason in a line: "12 near_gray, 3 too_small"."""
     ordered = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {reason}" for reason, count in ordered) or "none"
 
 
-def _assemble(split: str, sidecars: Sequence[Sidecar]) -> Split:
-    shards = tuple(sidecar.shard for sidecar in sidecars if sidecar.shard.num_samples)
-    reasons = sum((sidecar.reasons for sidecar in sidecars), Counter[str]())
-    return Split(split, shards, asdict(sidecars[0].prep), dict(sorted(reasons.items())))
+def _write_missing_indexes(root: Path, split: Split) -> None:
+    """Index the shards of `split` whose index got lost, on the way from another machine perhaps."""
+    for shard in split.shards:
+        path = index_path(root, shard.name)
+        if not path.exists():
+            write_index(path, index_shard(root / shard.name, shard.sha256))
 
 
 def _rejected_so_far(root: Path) -> list[str]:

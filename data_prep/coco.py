@@ -5,23 +5,23 @@ instances or image_info.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
+
+import ijson
 
 from data_prep.photos import Photo
 from pix2pix.errors import UserError
-
-_CHUNK = 2**20  # characters read at a time
 
 
 @dataclass(frozen=True)
 class Annotations:
     """What a file of annotations says of photographs.
 
-    metadata: by file name, the fields for KEY.json: "id", and "licence" with its id, name and url
+    metadata: by file name, the fields for KEY.json: "id", and "license" with its id, name and url
     as far as they are known. licenses: name by id, both as text.
     """
 
@@ -30,7 +30,7 @@ class Annotations:
     licenses: Mapping[str, str]
 
     def choose(self, wanted: Sequence[str]) -> frozenset[str]:
-        """The ids of the licenses that `wanted` names or numbers; raises UserError for others."""
+        """Return the ids of the licenses that `wanted` names; raises UserError for others."""
         by_name = {name.lower(): number for number, name in self.licenses.items()}
         chosen = {word: by_name.get(word.lower(), word) for word in wanted}
         for word, number in chosen.items():
@@ -43,13 +43,13 @@ class Annotations:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """The annotations in the JSON file `path`; raises UserError where there are none."""
+    """Read the annotations in the JSON file `path`; raises UserError where there are none."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             found = _read_lists(file, ("images", "licenses"))
     except OSError as error:
         raise UserError(f"--annotations {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ijson.JSONError as error:
         raise UserError(f"--annotations {path} is not JSON, or is cut short: {error}") from error
     if "images" not in found:
         raise UserError(f'--annotations {path} has no list "images", as COCO\'s files have')
@@ -68,7 +68,7 @@ def read_annotations(path: Path) -> Annotations:
 def annotate(
     photos: Sequence[Photo], annotations: Annotations, chosen: frozenset[str] | None = None
 ) -> list[Photo]:
-    """`photos` with what `annotations` say of them.
+    """Return `photos` with what `annotations` say of them.
 
     chosen: ids of the licenses to keep; photographs under others are left out as "license", those
     without a known one as "license_unknown". A photograph is known by its path, or by the end of
@@ -79,7 +79,7 @@ def annotate(
 
 
 def digest_metadata(photos: Sequence[Photo]) -> str:
-    """Identity, in hex, of what is known of photographs, in their order."""
+    """Return the identity, in hex, of what is known of photographs, in their order."""
     text = json.dumps([photo.metadata for photo in photos], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:16]
 
@@ -87,15 +87,15 @@ def digest_metadata(photos: Sequence[Photo]) -> str:
 def _annotate(photo: Photo, metadata: Mapping[str, Any], chosen: frozenset[str] | None) -> Photo:
     reject = photo.reject
     if chosen is not None and reject is None:
-        if "licence" not in metadata:
+        if "license" not in metadata:
             reject = "license_unknown"
-        elif str(metadata["licence"]["id"]) not in chosen:
+        elif str(metadata["license"]["id"]) not in chosen:
             reject = "license"
     return replace(photo, metadata=dict(metadata), reject=reject)
 
 
 def _entries(photos: Sequence[Photo], annotations: Annotations) -> dict[int, Mapping[str, Any]]:
-    """What is known of each photograph, by its index in `photos`."""
+    """Return what is known of each photograph, by its index in `photos`."""
     claims: dict[str, str] = {}
     entries = {}
     for index, photo in enumerate(photos):
@@ -118,7 +118,7 @@ def _entries(photos: Sequence[Photo], annotations: Annotations) -> dict[int, Map
 
 
 def _ends(name: str) -> Iterator[str]:
-    """ "a/b/c.jpg", "b/c.jpg", "c.jpg"."""
+    """Yield "a/b/c.jpg", "b/c.jpg", "c.jpg" for the first of them."""
     while name:
         yield name
         name = name.partition("/")[2]
@@ -136,87 +136,36 @@ def _metadata(
         fields = {"id": image["id"]}
         if image.get("license") is not None:
             number = image["license"]
-            fields["licence"] = licenses.get(number, {"id": number})
+            fields["license"] = licenses.get(number, {"id": number})
         if metadata.setdefault(image["file_name"], fields) != fields:
             raise UserError(f"--annotations {path} has two images named {image['file_name']}")
     return metadata
 
 
-def _read_lists(file: TextIO, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The lists of these names in a JSON object, read up to the last of them.
+def _read_lists(file: BinaryIO, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the lists of these names in a JSON object, read up to the end of the last of them.
 
-    Entry by entry: as a whole, 450 MB as instances_train2017.json has become 2.7 GB of objects.
-    Raises ValueError.
+    Event by event: as a whole, 450 MB as instances_train2017.json has become 2.7 GB of objects.
+
+    Raises:
+        ijson.JSONError: what was read is no JSON, or the file is cut short before the lists are.
     """
-    text = _JsonText(file)
-    found: dict[str, list[Any]] = {}
-    text.expect("{")
-    while text.peek() != "}" and len(found) < len(names):
-        name = text.value()
-        text.expect(":")
-        if text.peek() == "[":
-            entries = found.setdefault(name, []) if name in names else None
-            text.each_entry(entries.append if entries is not None else lambda entry: None)
-        else:
-            text.value()
-        if text.peek() != "}":
-            text.expect(",")
-    return found
-
-
-class _JsonText:
-    """JSON from a file, of which a few entries are in memory at a time."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._text, self._at = "", 0
-        self._decode = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """The next character that is no white space; "" at the end."""
-        while True:
-            rest = self._text[self._at : self._at + 1]
-            if rest and not rest.isspace():
-                return rest
-            if rest:
-                self._at += 1
-            elif not self._read_more():
-                return ""
-
-    def expect(self, character: str) -> None:
-        """Pass over `character`; raises ValueError where another one stands."""
-        found = self.peek()
-        if found != character:
-            raise ValueError(f"'{character}' expected, not '{found}'")
-        self._at += 1
-
-    def value(self) -> Any:
-        """Read one value; raises ValueError."""
-        self.peek()
-        while True:
-            try:
-                value, end = self._decode(self._text, self._at)
-                # Else a number may go on: 1 of 1e+5 is one, until the 5 is there.
-                if end + 2 < len(self._text) or not self._read_more():
-                    self._at = end
-                    return value
-            except ValueError:
-                if not self._read_more():
-                    raise
-
-    def each_entry(self, use: Callable[[Any], None]) -> None:
-        """Hand each entry of a list to `use`; raises ValueError."""
-        self.expect("[")
-        while self.peek() != "]":
-            use(self.value())
-            if self.peek() != "]":
-                self.expect(",")
-        self.expect("]")
-
-    def _read_more(self) -> bool:
-        """Drop what was read, and double the rest, so that a long value is tried rarely."""
-        rest = self._text[self._at :]
-        more = self._file.read(max(_CHUNK, len(rest)))
-        if more:
-            self._text, self._at = rest + more, 0
-        return bool(more)
+    found: dict[str, Any] = {}
+    builder = None  # of the value that is being read, where it is wanted
+    depth = 0
+    for event, value in ijson.basic_parse(file, use_float=True):
+        if event in ("end_map", "end_array"):
+            depth -= 1
+        if event == "map_key" and depth == 1:
+            name = value
+            builder = ijson.ObjectBuilder() if name in names else None
+        elif builder is not None:
+            builder.event(event, value)
+            if depth == 1 and event not in ("start_map", "start_array"):  # it is complete
+                found[name] = builder.value
+                builder = None
+        if event in ("start_map", "start_array"):
+            depth += 1
+        if len(found) == len(names):
+            break
+    return {name: value for name, value in found.items() if isinstance(value, list)}

@@ -5,7 +5,6 @@
 Stop it as you like: the same command goes on where it was.
 """
 
-import fcntl
 import re
 import shlex
 import shutil
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Literal
 from zipfile import BadZipFile, ZipFile
 
-from data_prep.download import DamagedError, fetch, part_path, size_of
-from data_prep.progress import Progress, bytes_text
+from data_prep.download import DamagedError, Patience, ask_size, fetch, part_path, size_of
+from data_prep.ownership import take_lock
 from data_prep.shard_file import disk_errors
-from data_prep.web import Patience, Remote, probe
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import bytes_text, progress, say
 from pix2pix.errors import UserError
 from pix2pix.system.durable import aside, publish_aside
 
@@ -77,7 +76,7 @@ class DownloadCocoOptions:
 
     @property
     def archives(self) -> dict[str, str]:
-        """Address of each file wanted, by its name."""
+        """Return the address of each file wanted, by its name."""
         base = self.mirror.rstrip("/")
         names = {f"{split}.zip": "zips" for split in self.splits}
         if self.annotations:
@@ -95,8 +94,8 @@ def download_coco(options: DownloadCocoOptions, patience: Patience | None = None
     out = options.out
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        with _alone(out), Progress("bytes") as progress:
-            num_done = _download(options, patience or Patience(), progress)
+        with _alone(out):
+            num_done = _download(options, patience or Patience())
             num_done += _unpack_lists(options)
     if not num_done:
         print(f"nothing to do: {out} is finished")
@@ -104,15 +103,16 @@ def download_coco(options: DownloadCocoOptions, patience: Patience | None = None
     return 0
 
 
-def check_archive(path: Path, title: str, progress: Progress) -> None:
+def check_archive(path: Path, title: str) -> None:
     """Read every member, against its CRC-32. Raises DamagedError."""
     with _damage(), ZipFile(path) as archive:
         members = archive.infolist()
-        progress.begin(0, sum(member.file_size for member in members), title)
-        for member in members:
-            with archive.open(member) as file:
-                while data := file.read(_CHUNK):
-                    progress.advance(len(data))
+        num_bytes = sum(member.file_size for member in members)
+        with progress("bytes", num_bytes, title=title) as bar:
+            for member in members:
+                with archive.open(member) as file:
+                    while data := file.read(_CHUNK):
+                        bar.update(len(data))
 
 
 @contextmanager
@@ -128,23 +128,23 @@ def _damage() -> Iterator[None]:
         raise DamagedError("it points outside of itself") from error
 
 
-def _download(options: DownloadCocoOptions, patience: Patience, progress: Progress) -> int:
+def _download(options: DownloadCocoOptions, patience: Patience) -> int:
     """Fetch what is missing, and return how many files that were."""
     out = options.out
     missing = {n: url for n, url in options.archives.items() if not _is_there(out / n)}
-    remotes = {name: probe(url, patience, progress.say) for name, url in missing.items()}
-    for name, remote in remotes.items():
-        _note_size(name, remote, progress)
-    _check_space(out, remotes)
-    for name, remote in remotes.items():
-        check = partial(check_archive, title=f"checking {name}", progress=progress)
-        fetch(remote, out / name, check, patience, progress)
-        progress.say(f"{name}: {bytes_text(size_of(out / name))}, complete and checked")
-    return len(remotes)
+    sizes = {name: ask_size(url, patience) for name, url in missing.items()}
+    for name, num_bytes in sizes.items():
+        _note_size(name, num_bytes)
+    _check_space(out, sizes)
+    for name, url in missing.items():
+        check = partial(check_archive, title=f"checking {name}")
+        fetch(url, out / name, check, patience, sizes[name])
+        say(f"{name}: {bytes_text(size_of(out / name))}, complete and checked")
+    return len(missing)
 
 
 def _is_there(archive: Path) -> bool:
-    """Whether it was downloaded; raises UserError for a file that is not of our making."""
+    """Return True if it was downloaded; raises UserError for a file that is not of our making."""
     if not archive.exists():
         return False
     try:
@@ -157,18 +157,17 @@ def _is_there(archive: Path) -> bool:
         ) from error
 
 
-def _note_size(name: str, remote: Remote, progress: Progress) -> None:
+def _note_size(name: str, num_bytes: int | None) -> None:
     known = _KNOWN_SIZES.get(name)
-    if known and remote.num_bytes and known != remote.num_bytes:
-        progress.say(f"note: {name} has {remote.num_bytes:,} bytes there; COCO's own has {known:,}")
+    if known and num_bytes and known != num_bytes:
+        say(f"note: {name} has {num_bytes:,} bytes there; COCO's own has {known:,}")
 
 
-def _check_space(out: Path, remotes: dict[str, Remote]) -> None:
+def _check_space(out: Path, sizes: dict[str, int | None]) -> None:
     """Raise UserError if the disk cannot take what is still to come."""
     to_come = {
-        name: (remote.num_bytes or _KNOWN_SIZES.get(name, 0))
-        - size_of(part_path(out / name, remote))
-        for name, remote in remotes.items()
+        name: (num_bytes or _KNOWN_SIZES.get(name, 0)) - size_of(part_path(out / name))
+        for name, num_bytes in sizes.items()
     }
     needed, free = sum(to_come.values()), shutil.disk_usage(out).free
     if needed > free:
@@ -202,7 +201,7 @@ def _unpack_lists(options: DownloadCocoOptions) -> int:
 
 
 def _list_of(out: Path, split: str) -> Path | None:
-    """The list of photographs that was unpacked for a split."""
+    """Return the list of photographs that was unpacked for a split."""
     paths = (out / "annotations" / f"{kind}_{split}.json" for kind in _LISTS)
     return next((path for path in paths if path.exists()), None)
 
@@ -223,21 +222,19 @@ def _next_steps(options: DownloadCocoOptions) -> str:
 def _alone(out: Path) -> Iterator[None]:
     """Be the only download into `out`; raises UserError while there is another.
 
-    The kernel releases the lock however a process ends. Where a file system has no locks, two
-    downloads write the same bytes to the same places.
+    The kernel releases the lock however a process ends.
     """
-    with (out / ".download.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another download into {out} is running; wait for it") from None
-        except OSError:
-            pass
+    lock = take_lock(out / ".download.lock")
+    if lock is None:
+        raise UserError(f"another download into {out} is running; wait for it")
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def command() -> None:
-    """`pix2pix-download-coco`, and this file."""
+    """Run `pix2pix-download-coco`, and this file."""
     main(download_coco, DownloadCocoOptions)
 
 

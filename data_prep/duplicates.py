@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from data_prep.photos import Photo, Source, digest_photos, read_photo
-from data_prep.progress import Progress
 from data_prep.shard_file import disk_errors
+from pix2pix.cli.progress import progress
 from pix2pix.photos.photo import PhotoError
 from pix2pix.system.durable import publish
 
@@ -21,7 +21,7 @@ from pix2pix.system.durable import publish
 def reject_duplicates(
     source: Source, photos: Sequence[Photo], root: Path, num_threads: int
 ) -> list[Photo]:
-    """`photos`, with the reason "duplicate" on each that has the bytes of an earlier one.
+    """Return `photos` with the reason "duplicate" on each that has the bytes of an earlier one.
 
     Those that are left out for another reason count for nothing. Only files that share their size
     are read. What was found is kept in a hidden file of the folder `root`, so that a second run, or
@@ -42,27 +42,26 @@ def reject_duplicates(
 
 
 def _find(source: Source, photos: Sequence[Photo], num_threads: int) -> list[int]:
-    """Indices of the copies. Empty files are no copies: they have a reason of their own."""
+    """Return the indices of copies. Empty files are none: they have a reason of their own."""
     sizes = Counter(photo.size for photo in photos)
     candidates = [i for i, photo in enumerate(photos) if photo.size and sizes[photo.size] > 1]
     first: dict[bytes, int] = {}
     copies = []
     pool = ThreadPoolExecutor(num_threads)  # reading and hashing both let other threads run
     try:
-        with Progress("files compared") as progress:
-            progress.begin(0, len(candidates))
+        with progress("files", len(candidates), title="comparing") as bar:
             digests = pool.map(lambda index: _digest(source, photos[index]), candidates)
             for index, digest in zip(candidates, digests, strict=True):
                 if digest and first.setdefault(digest, index) != index:
                     copies.append(index)
-                progress.advance(1)
+                bar.update()
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C need not wait for all of them
     return copies
 
 
 def _digest(source: Source, photo: Photo) -> bytes:
-    """SHA-256 of the file; nothing for one that cannot be read, which is left out for that."""
+    """Return the SHA-256 of a file; b"" for one that cannot be read: it is left out for that."""
     try:
         return sha256(read_photo(source, photo)).digest()
     except PhotoError:
@@ -70,7 +69,7 @@ def _digest(source: Source, photo: Photo) -> bytes:
 
 
 def _read(known: Path, num_photos: int) -> list[int] | None:
-    """What an earlier run found; None where there is nothing that this program wrote."""
+    """Return what an earlier run found; None where there is nothing that this program wrote."""
     try:
         copies = json.loads(known.read_bytes())
     except (OSError, ValueError):

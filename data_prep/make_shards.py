@@ -9,6 +9,7 @@ Several machines share the work with --part 1/2 on one, --part 2/2 on the other,
 
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,14 @@ from data_prep.assembly import REJECTED, summarize
 from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.duplicates import reject_duplicates
 from data_prep.ownership import Part
-from data_prep.photos import Photo, Source, digest_photos
-from data_prep.progress import Progress
-from data_prep.shard_file import Prep
+from data_prep.photos import OTHER_KIND, Photo, Source, digest_photos, without_others
+from data_prep.shard_file import Prep, read_sidecar, require_webdataset
 from data_prep.writer import plan_splits, write_splits
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
 from pix2pix.data.shards import Split, read_manifest
 from pix2pix.errors import UserError
+from pix2pix.photos.kinds import tell_others
 from pix2pix.system.machine import num_cores
 
 # Below this a picture would be mostly interpolated at the size that training wants.
@@ -36,6 +37,7 @@ _ADVICE = {
     "license": "a longer list of --licenses keeps more",
     "license_unknown": "--annotations does not know their licenses",
     "duplicate": "they are copies of others, byte for byte",
+    "no_picture": "--image names the member that is the picture",
 }
 
 
@@ -108,14 +110,16 @@ def make_shards(options: MakeShardsOptions) -> int:
     another photograph, byte for byte.
     """
     started = time.monotonic()
+    require_webdataset()
     num_workers = options.num_workers or num_cores()
     part = Part.parse(options.part) if options.part else None
     source = open_source(options.photos)
-    photos, prep = _list(source, options)
+    photos, others, prep = _list(source, options)
     photos = reject_duplicates(source, photos, options.out, num_workers)
-    plans = plan_splits(options.out, options.split, source, photos, prep)
-    with Progress("photographs") as progress:
-        num_done = write_splits(plans, num_workers, progress, part)
+    plans = plan_splits(options.out, options.split, source, photos, prep, others)
+    for line in tell_others(others):
+        print(line)
+    num_done = write_splits(plans, num_workers, part)
     if part is None:
         splits = read_manifest(options.out).splits
         for plan in plans:
@@ -134,9 +138,11 @@ def make_shards(options: MakeShardsOptions) -> int:
     return 0
 
 
-def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], Prep]:
-    """The photographs with what is known of them, and what decides the bytes of their shards."""
-    photos = source.list_photos()
+def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], tuple[str, ...], Prep]:
+    """Photographs with what is known of them, files of other kinds, and what decides the bytes."""
+    files = source.list_files()
+    others = tuple(file.name for file in files if file.reject == OTHER_KIND)
+    photos = without_others(files)
     metadata = licenses = None
     if options.annotations:
         annotations = read_annotations(options.annotations)
@@ -163,21 +169,32 @@ def _list(source: Source, options: MakeShardsOptions) -> tuple[list[Photo], Prep
         annotations=metadata,
         licenses=licenses,
     )
-    return photos, prep
+    return photos, others, prep
 
 
 def report(out: Path, split: Split) -> None:
     """Print what `split` holds, and a warning if much of it is left out."""
-    num_photos = split.num_samples + sum(split.rejected.values())
+    num_photos = (
+        split.num_samples + sum(split.rejected.values()) - split.rejected.get(OTHER_KIND, 0)
+    )
     print(_describe(split, num_photos))
+    for note, count in sorted(_notes(out, split).items()):
+        print(f"    {count:,}: {note}")
     _warn_of_rejects(out, split, num_photos)
+
+
+def _notes(out: Path, split: Split) -> Counter[str]:
+    """How many photographs were kept, but not as they were meant, by what the sidecars say."""
+    sidecars = (read_sidecar(out / Path(shard.name).with_suffix(".json")) for shard in split.shards)
+    return sum((Counter(sidecar.notes) for sidecar in sidecars if sidecar), Counter[str]())
 
 
 def _describe(split: Split, num_photos: int) -> str:
     num_bytes = sum(shard.bytes for shard in split.shards)
     plural = "" if len(split.shards) == 1 else "s"
+    photographs = "photographs" if split.kind == "pairs" else "samples"
     return (
-        f"{split.name}: {split.num_samples:,} pairs of {num_photos:,} photographs "
+        f"{split.name}: {split.num_samples:,} {split.kind} of {num_photos:,} {photographs} "
         f"in {len(split.shards):,} shard{plural}, {num_bytes / 1e6:,.1f} MB; "
         f"rejected: {summarize(split.rejected)}"
     )
@@ -186,7 +203,8 @@ def _describe(split: Split, num_photos: int) -> str:
 def _warn_of_rejects(out: Path, split: Split, num_photos: int) -> None:
     share = 1 - split.num_samples / num_photos
     if share > _MANY_REJECTED:
-        commonest = max(split.rejected, key=lambda reason: split.rejected[reason])
+        reasons = {reason: n for reason, n in split.rejected.items() if reason != OTHER_KIND}
+        commonest = max(reasons, key=lambda reason: reasons[reason])
         advice = _ADVICE.get(commonest, "look at these files")
         print(
             f"warning: {share:.0%} of the photographs for {split.name} are left out, "
@@ -196,7 +214,7 @@ def _warn_of_rejects(out: Path, split: Split, num_photos: int) -> None:
 
 
 def command() -> None:
-    """`pix2pix-make-shards`, and this file."""
+    """Run `pix2pix-make-shards`, and this file."""
     main(make_shards, MakeShardsOptions)
 
 

@@ -12,10 +12,17 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 
-from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
+from data_prep.assembly import (
+    REJECTED,
+    assemble,
+    is_published,
+    manifest_so_far,
+    publish_splits,
+)
 from data_prep.make_shards import report
 from data_prep.ownership import num_parts, own
 from data_prep.shard_file import (
+    EARLIER_WRITER,
     Prep,
     Sidecar,
     differences,
@@ -23,11 +30,12 @@ from data_prep.shard_file import (
     finished_sidecar,
     read_sidecar,
     shard_name,
+    tell_earlier_writer,
 )
 from data_prep.writer import VAL, split_sizes
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
-from pix2pix.data.shards import MANIFEST, read_manifest
+from pix2pix.data.shards import MANIFEST, Manifest, read_manifest
 from pix2pix.errors import UserError
 from pix2pix.system.durable import leftovers
 
@@ -67,7 +75,7 @@ def merge_splits(root: Path) -> tuple[str, ...]:
         raise UserError(f"{root} has no shards yet; make them with make_shards --part I/N")
     with disk_errors(root), own(root):
         manifest = manifest_so_far(root)
-        begun = _begun_splits(root)
+        begun = _begun_splits(root, manifest)
         for file, name in leftovers(root):
             if name in (MANIFEST, REJECTED):
                 file.unlink()
@@ -77,18 +85,21 @@ def merge_splits(root: Path) -> tuple[str, ...]:
             if not all(is_published(root, name, manifest) for name in sizes):
                 made |= _collect(root, prep, sizes)
         if made:
-            publish_splits(root, made, manifest)
+            publish_splits(root, [assemble(*split) for split in made.items()], manifest)
         return tuple(made)
 
 
-def _begun_splits(root: Path) -> dict[str, Prep]:
-    """What each split that has sidecars is made with, but for a val that is cut off another."""
+def _begun_splits(root: Path, manifest: Manifest) -> dict[str, Prep]:
+    """Return what each begun split is made with, but for a val that is cut off another."""
     first: dict[str, Sidecar] = {}
     for path in sorted(root.glob("*.json")):
         sidecar = read_sidecar(path)
         if sidecar is None:
             continue
-        earlier = first.setdefault(sidecar.shard.name.rpartition("-")[0], sidecar)
+        split = sidecar.shard.name.rpartition("-")[0]
+        if sidecar.prep.writer == EARLIER_WRITER and split not in manifest.splits:
+            raise UserError(tell_earlier_writer(root, split))
+        earlier = first.setdefault(split, sidecar)
         if earlier.prep != sidecar.prep:
             changes = differences(asdict(earlier.prep), asdict(sidecar.prep), "{} {} and {}")
             raise UserError(
@@ -108,7 +119,7 @@ def _begun_splits(root: Path) -> dict[str, Prep]:
 
 
 def _collect(root: Path, prep: Prep, sizes: Mapping[str, int]) -> dict[str, list[Sidecar]]:
-    """The sidecars of all shards of the splits that `split_sizes` told."""
+    """Return the sidecars of all shards of the splits that `split_sizes` told."""
     shards = [
         (split, shard_name(split, index))
         for split, size in sizes.items()
@@ -138,7 +149,7 @@ def _name_some(names: Sequence[str]) -> str:
 
 
 def command() -> None:
-    """`pix2pix-merge-shards`, and this file."""
+    """Run `pix2pix-merge-shards`, and this file."""
     main(merge_shards, MergeShardsOptions)
 
 

@@ -5,13 +5,11 @@ from io import BytesIO
 
 from PIL import Image
 
-from data_prep.resize import resize
 from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_reduced
+from pix2pix.photos.resize import HEADROOM, picture_size, resize
 
 JPEG_QUALITY = 95
 _FULL_CHROMA = 0  # libjpeg's 4:4:4: chroma is what the network learns
-# A large JPEG is decoded at a fraction that keeps twice the pixels wanted, for the filter.
-HEADROOM = 2
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class PairSettings:
 class Pair:
     """Two JPEGs of one photograph, `width` x `height` pixels each, and the photograph's own size.
 
-    gray_jpeg: one channel, Rec. 601 luma. color_jpeg: 4:4:4.
+    gray_jpeg: one channel, Rec. 601 luma. color_jpeg: 4:4:4. notes: what was not as it was meant.
     """
 
     gray_jpeg: bytes
@@ -40,16 +38,18 @@ class Pair:
     height: int
     photo_width: int
     photo_height: int
+    notes: tuple[str, ...] = ()
 
 
 def make_pair(data: bytes, settings: PairSettings) -> Pair:
-    """The pair for the photograph whose file is `data`.
+    """Return the pair for the photograph whose file is `data`.
 
     The gray is the luma of the *resized* color picture, so the two agree to the pixel: it is what
     a person's gray photograph of that size would be. Raises PhotoError, with the reason why not:
     those of `open_reduced`, too_small, near_gray.
     """
-    photo, (width, height) = open_reduced(data, HEADROOM * settings.short_side)
+    notes: list[str] = []
+    photo, (width, height) = open_reduced(data, HEADROOM * settings.short_side, notes)
     if min(width, height) < settings.min_short_side:
         message = f"{width} x {height} pixels; at least {settings.min_short_side} needed"
         raise PhotoError("too_small", message)
@@ -68,13 +68,8 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
         height=color.height,
         photo_width=width,
         photo_height=height,
+        notes=tuple(notes),
     )
-
-
-def picture_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(width, height) of the pictures made of a photograph."""
-    scale = short_side / min(width, height)
-    return max(short_side, round(width * scale)), max(short_side, round(height * scale))
 
 
 def _encode(picture: Image.Image) -> bytes:

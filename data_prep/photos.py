@@ -5,20 +5,22 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pix2pix.errors import UserError
-from pix2pix.photos.photo import PhotoError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+from pix2pix.photos.finding import is_system_folder
+from pix2pix.photos.kinds import EXTENSIONS
+from pix2pix.photos.photo_error import PhotoError
 
 # 512 MiB: a photograph of `photo.MAX_PIXELS` has 400 MB as bare RGB. What a file or a member of an
 # archive claims beyond that must not fill the memory.
 MAX_BYTES = 2**29
+
+OTHER_KIND = "other_kind"  # reason of files that are no photographs by their names
 
 T = TypeVar("T")
 
@@ -58,11 +60,20 @@ class Photo:
 class Source(Protocol):
     """A heap of photographs. Picklable: each worker process gets a copy and opens its own files."""
 
+    def list_files(self) -> list[Photo]:
+        """Return every file that is not hidden, sorted by the bytes of its name.
+
+        Those of other kinds than photographs have the reason OTHER_KIND.
+
+        Raises:
+            UserError: no photograph is among them.
+        """
+
     def list_photos(self) -> list[Photo]:
-        """Every photograph, sorted by the bytes of its name; raises UserError if there is none."""
+        """Return the photographs among the files; raises UserError if there is none."""
 
     def read(self, photo: Photo) -> bytes:
-        """The file as it is; raises OSError, or PhotoError with the reason. May run in threads."""
+        """Return the file, in any thread; raises OSError, or PhotoError with the reason."""
 
 
 @dataclass(frozen=True)
@@ -72,26 +83,39 @@ class FolderSource:
     root: Path
 
     def list_photos(self) -> list[Photo]:
-        """Files whose names `names_photo`; pipes, sockets and devices have a reason to reject."""
+        """Return those that are of a photograph's kind, by their names."""
+        return without_others(self.list_files())
+
+    def list_files(self) -> list[Photo]:
+        """Return all but hidden files; pipes, sockets and devices have a reason to reject."""
         if not self.root.is_dir():
             raise UserError(f"--photos {self.root}: there is no such folder, zip or tar")
-        return sort_photos(self.root, _walk(self.root))
+        return sort_files(self.root, _walk(self.root))
 
     def read(self, photo: Photo) -> bytes:
-        """The file, of the size that it was listed with; raises OSError."""
+        """Return the file, of the size that it was listed with; raises OSError."""
         with (self.root / photo.name).open("rb") as file:
             return file.read(photo.size)
 
 
-def names_photo(name: str) -> bool:
-    """Whether a POSIX path has the extension of a photograph, in any case, and is not hidden."""
-    return name.lower().endswith(EXTENSIONS) and all(map(_is_visible, name.split("/")))
+def is_visible(name: str) -> bool:
+    """Return True unless a POSIX path is hidden, or lies in a hidden or system folder."""
+    return all(map(_is_visible, name.split("/")))
 
 
-def sort_photos(path: Path, photos: Iterable[Photo]) -> list[Photo]:
-    """`photos` by the bytes of their names; raises UserError, naming `path`, if there are none."""
-    ordered = sorted(photos, key=lambda photo: os.fsencode(photo.name))
-    if not ordered:
+def without_others(files: Iterable[Photo]) -> list[Photo]:
+    """Return `files` but for those of other kinds than photographs."""
+    return [file for file in files if file.reject != OTHER_KIND]
+
+
+def sort_files(path: Path, files: Iterable[Photo]) -> list[Photo]:
+    """Return `files` by the bytes of their names, those of other kinds marked as OTHER_KIND.
+
+    Raises:
+        UserError: no photograph is among them; it names `path`.
+    """
+    ordered = sorted(map(_mark_other, files), key=lambda photo: os.fsencode(photo.name))
+    if not without_others(ordered):
         raise UserError(
             f"--photos {path}: no photographs in it or below (files ending in "
             f"{', '.join(EXTENSIONS)}; an archive in it is not opened)"
@@ -106,7 +130,7 @@ def digest_photos(photos: Iterable[Photo]) -> str:
 
 
 def read_photo(source: Source, photo: Photo) -> bytes:
-    """The file of `photo`.
+    """Return the file of `photo`.
 
     Raises PhotoError with the reason why not: `photo.reject`, too_many_bytes, unreadable, those of
     the source. Raises UserError where the fault is not the photograph's, and lasts.
@@ -140,9 +164,14 @@ def _patiently(read: Callable[[], T], name: str) -> T:
         time.sleep(pause)
 
 
+def _mark_other(file: Photo) -> Photo:
+    is_photo = file.name.lower().endswith(EXTENSIONS)  # as the name says; any case
+    return file if is_photo else replace(file, reject=OTHER_KIND)
+
+
 def _is_visible(name: str) -> bool:
-    """False for hidden files and folders, and for the folder of metadata in zips made on a Mac."""
-    return name == ".." or (not name.startswith(".") and name != "__MACOSX")
+    """Return False for a part of a path that is hidden, or a folder of the system."""
+    return name == ".." or (not name.startswith(".") and not is_system_folder(name))
 
 
 def _walk(root: Path) -> Iterator[Photo]:
@@ -155,7 +184,7 @@ def _walk(root: Path) -> Iterator[Photo]:
         seen.add((status.st_dev, status.st_ino))
         # Sorted: which of two ways to one folder is taken must not vary.
         folders[:] = sorted(filter(_is_visible, folders), key=os.fsencode)
-        for file in filter(names_photo, files):
+        for file in filter(is_visible, files):
             path = Path(folder, file)
             yield _look_at(path, path.relative_to(root).as_posix())
 
@@ -166,7 +195,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _look_at(path: Path, name: str) -> Photo:
-    """The photograph at `path`; a link to nothing has size 0, and counts as unreadable later."""
+    """Return the photograph at `path`; a link to nothing has size 0, and is unreadable later."""
     try:
         status = _patiently(path.stat, str(path))
     except OSError:

@@ -5,34 +5,52 @@
 The same shards and --seed give the same picture.
 """
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from data_prep.progress import Progress, bytes_text
 from data_prep.shard_file import disk_errors
-from data_prep.survey import Measured, choose, locate, measure, read_picture
+from data_prep.survey import (
+    Measured,
+    choose,
+    choose_nearby,
+    locate,
+    measure,
+    read_color,
+    read_gray,
+)
 from pix2pix.cli.charts import (
     INK,
     SOFT,
     Mark,
+    chart,
     draw_bars,
     draw_histogram,
     font,
-    histogram,
+    png,
     shorten,
 )
 from pix2pix.cli.command_line import main
 from pix2pix.cli.options import option
+from pix2pix.cli.progress import bytes_text
+from pix2pix.data.cache import ShardCache, cache_folder
+from pix2pix.data.data_set import DataSet
 from pix2pix.data.shards import Split, open_split
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
+from pix2pix.system.urls import check_place
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_MEASURED = 4000  # samples: a few seconds, and shares that are right to a percent
+MOST_FETCHED = 4  # shards of a URL
 
 WIDTH, MARGIN = 1600, 36  # of the sheet, pixels
 COLUMNS, GUTTER = 3, 28  # pairs in a row, and what is between them
@@ -50,13 +68,17 @@ PAIRS_TOP = CHARTS_TOP + CHARTS_HEIGHT + 32
 class PreviewOptions:
     """Flags of `python -m data_prep.preview`."""
 
-    shards: Path = option(help="folder of shards, with their manifest", metavar="DIR")
+    shards: str = option(help="folder or URL of shards, with their manifest", metavar="DIR|URL")
     out: Path = option(help="picture to write, such as sheet.png", metavar="FILE")
     split: str = option("train", help="which split to look at", metavar="NAME")
     num_pairs: int = option(24, help="pairs to show", unit="pairs")
     seed: int = option(0, help="of the choice of samples")
+    shards_cache: str | None = option(
+        None, help="where shards of a URL are kept; none is as in training", metavar="DIR"
+    )
 
     def __post_init__(self) -> None:
+        check_place(str(self.shards), "shards")
         if self.out.suffix.lower() != ".png":
             raise UserError(f"--out {self.out}: give a name that ends in .png")
         if not self.out.parent.is_dir():
@@ -70,16 +92,20 @@ def preview(options: PreviewOptions) -> int:
 
     Samples are chosen from all shards by --seed; up to 4,000 of them are measured.
     """
-    split = open_split(options.shards, options.split)
-    chosen = choose(split.sample_counts, MOST_MEASURED, options.seed)
-    shown = set(choose(split.sample_counts, options.num_pairs, options.seed))
-    with Progress("samples") as progress:
-        samples = measure(locate(options.shards, split, chosen), progress)
+    root = os.path.expanduser(options.shards)
+    data = DataSet(root, open_split(root, options.split))
+    split, pick = data.split, choose
+    if data.needs_cache:
+        data = replace(data, cache=ShardCache(cache_folder(options.shards_cache)))
+        pick = partial(choose_nearby, most_shards=MOST_FETCHED)
+        print(f"from {MOST_FETCHED} of {len(split.shards):,} shards at most, which are fetched")
+    chosen = pick(split.sample_counts, MOST_MEASURED, options.seed)
+    shown = set(pick(split.sample_counts, options.num_pairs, options.seed))
+    samples = measure(locate(data, chosen))
     pairs = [one for place, one in zip(chosen, samples, strict=True) if place in shown]
-    file = BytesIO()
-    draw_sheet(split, samples, pairs, options.seed).save(file, "PNG")
+    picture = png(draw_sheet(split, samples, pairs, options.seed))
     with disk_errors(options.out.parent):
-        publish(options.out, file.getvalue())
+        publish(options.out, picture)
     print(f"{len(pairs)} of {split.num_samples:,} samples: {options.out}")
     return 0
 
@@ -87,16 +113,17 @@ def preview(options: PreviewOptions) -> int:
 def draw_sheet(
     split: Split, samples: Sequence[Measured], pairs: Sequence[Measured], seed: int
 ) -> Image.Image:
-    """The sheet: charts of `samples`, then `pairs`, gray beside color; mode "RGB"."""
+    """Return the sheet: charts of `samples`, then `pairs`, gray beside color; mode "RGB"."""
     height = PAIRS_TOP + -(-len(pairs) // COLUMNS) * PITCH + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), "white")
     draw = ImageDraw.Draw(sheet)
     _draw_heading(draw, split, len(pairs), seed)
-    _draw_charts(draw, split, samples)
+    for column, picture in enumerate(_charts(split, samples)):
+        sheet.paste(picture, (pair_place(column)[0], CHARTS_TOP))
     for number, pair in enumerate(pairs):
         left, top = pair_place(number)
-        gray = _thumbnail(read_picture(pair.sample, pair.sample.gray))
-        color = _thumbnail(read_picture(pair.sample, pair.sample.color))
+        gray = _thumbnail(read_gray(pair.sample))
+        color = _thumbnail(read_color(pair.sample))
         sheet.paste(gray, (left, top))
         sheet.paste(color, (left + gray.width + GAP, top))
         key = f"{pair.sample.key}  "
@@ -115,42 +142,39 @@ def _draw_heading(draw: ImageDraw.ImageDraw, split: Split, num_pairs: int, seed:
     draw.text((MARGIN, MARGIN - 8), f"Split {split.name}", INK, font(34))
     size = bytes_text(sum(shard.bytes for shard in split.shards))
     plural = "" if len(split.shards) == 1 else "s"
+    side = f"; short side {split.short_side} pixels" if split.kind == "pairs" else ""
     line = (
-        f"{split.num_samples:,} samples in {len(split.shards):,} shard{plural}, {size}; short side "
-        f"{split.short_side} pixels. Below: {num_pairs} of them, chosen by seed {seed}."
+        f"{split.num_samples:,} samples in {len(split.shards):,} shard{plural}, {size}{side}. "
+        f"Below: {num_pairs} of them, chosen by seed {seed}."
     )
     draw.text((MARGIN, MARGIN + 36), line, SOFT, font(18))
 
 
-def _draw_charts(draw: ImageDraw.ImageDraw, split: Split, samples: Sequence[Measured]) -> None:
-    lefts = [pair_place(column)[0] for column in range(COLUMNS)]
-    boxes = [(x, CHARTS_TOP, x + PAIR_WIDTH, CHARTS_TOP + CHARTS_HEIGHT) for x in lefts]
+def _charts(split: Split, samples: Sequence[Measured]) -> list[Image.Image]:
+    size = (PAIR_WIDTH, CHARTS_HEIGHT)
     chromas = [sample.chroma for sample in samples]
     sides = [min(sample.photo_width, sample.photo_height) for sample in samples]
     min_chroma, min_side = split.prep["min_chroma"], split.prep["min_short_side"]
-    draw_histogram(
-        draw,
-        boxes[0],
-        f"Color of {len(samples):,} samples: median {median(chromas):.0f}",
-        "chroma spread, 0 to 255",
-        histogram(chromas, lowest=0),
-        [Mark(min_chroma, f"min_chroma {min_chroma:g}")],
-    )
     marks = [Mark(min_side, f"min_short_side {min_side}")]
-    if split.short_side != min_side:
+    if split.kind == "pairs" and split.short_side != min_side:
         marks.append(Mark(split.short_side, f"short_side {split.short_side}"))
-    draw_histogram(
-        draw,
-        boxes[1],
-        f"Size of {len(samples):,} photographs: median {median(sides):.0f}",
-        "short side of the photograph, pixels",
-        histogram(sides),
-        marks,
-    )
     rejected = sum(split.rejected.values())
     total = split.num_samples + rejected
-    title = f"Left out: {rejected:,} of {total:,} ({rejected / total:.1%})"
-    draw_bars(draw, boxes[2], title, split.rejected, total)
+
+    def draw_color(axes: "Axes") -> None:
+        title = f"Color of {len(samples):,} samples: median {median(chromas):.0f}"
+        mark = Mark(min_chroma, f"min_chroma {min_chroma:g}")
+        draw_histogram(axes, title, "chroma spread, 0 to 255", chromas, [mark], lowest=0)
+
+    def draw_sizes(axes: "Axes") -> None:
+        title = f"Size of {len(samples):,} photographs: median {median(sides):.0f}"
+        draw_histogram(axes, title, "short side of the photograph, pixels", sides, marks)
+
+    def draw_rejects(axes: "Axes") -> None:
+        title = f"Left out: {rejected:,} of {total:,} ({rejected / total:.1%})"
+        draw_bars(axes, title, split.rejected, total)
+
+    return [chart(size, draw) for draw in (draw_color, draw_sizes, draw_rejects)]
 
 
 def _thumbnail(picture: Image.Image) -> Image.Image:

@@ -70,7 +70,7 @@ def write_sample_photos(options: SamplePhotosOptions) -> int:
 
 
 def split_boxes(name: str, size: tuple[int, int]) -> tuple[Box, Box]:
-    """The training and the kept-out part of the photograph `name` of `size`: disjoint boxes."""
+    """Return the training and the kept-out part of the photograph `name`: disjoint boxes."""
     width, height = size
     side, share = VAL_FROM[name]
     if side == "right":
@@ -81,7 +81,7 @@ def split_boxes(name: str, size: tuple[int, int]) -> tuple[Box, Box]:
 
 
 def region_boxes(part: Box) -> Iterator[Box]:
-    """The whole of `part`, then overlapping squares of it at several scales, all within it."""
+    """Yield the whole of `part`, then overlapping squares of it at several scales."""
     yield part
     left, upper, right, lower = part
     width, height = right - left, lower - upper

@@ -11,30 +11,36 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.progress import Progress
+from pix2pix.cli.progress import progress
+from pix2pix.data.data_set import DataSet
 from pix2pix.data.order import permutation
-from pix2pix.data.shards import Split, index_shard
 from pix2pix.errors import UserError
-from pix2pix.photos.photo import PhotoError, chroma_spread, open_photo
+from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_photo, open_reduced
 from pix2pix.system.machine import num_cores
+
+_ENOUGH = 143  # pixels of a short side, for the color of a picture: as index_shards measures it
 
 Place = tuple[int, int]  # offset and size in a tar, bytes
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a sample lies. gray, color, about: the places of its members in the tar."""
+    """Where a sample lies: in `shard`, a tar of this name, its members at these places.
+
+    gray: None for a picture that others packed; it is made of the color then.
+    """
 
     shard: Path
+    shard_name: str
     key: str
-    gray: Place
+    gray: Place | None
     color: Place
     metadata: Place
 
     @property
     def name(self) -> str:
         """As errors name it: "SHARD/KEY"."""
-        return f"{self.shard.name}/{self.key}"
+        return f"{self.shard_name}/{self.key}"
 
 
 @dataclass(frozen=True)
@@ -63,44 +69,55 @@ def choose(sample_counts: Sequence[int], most: int, seed: int) -> list[tuple[int
     return [(int(shard), int(n) - ends[shard]) for shard, n in zip(shards, chosen, strict=True)]
 
 
-def locate(root: Path, split: Split, chosen: Sequence[tuple[int, int]]) -> list[Sample]:
-    """The samples chosen. Raises UserError where a shard is damaged."""
-    tables = {}
-    for shard in sorted({shard for shard, _ in chosen}):
-        entry = split.shards[shard]
-        tables[shard] = index_shard(root / entry.name)
-        if len(tables[shard].keys) != entry.num_samples:
-            raise UserError(
-                f"the shard {root / entry.name} has {len(tables[shard].keys)} samples, the "
-                f"manifest says {entry.num_samples}; copy it again, or make it again"
-            )
+def choose_nearby(
+    sample_counts: Sequence[int], most: int, seed: int, most_shards: int
+) -> list[tuple[int, int]]:
+    """As `choose`, but all from `most_shards` shards: each of them is fetched whole."""
+    near = set(permutation(len(sample_counts), seed, "preview")[:most_shards].tolist())
+    counts = [count if shard in near else 0 for shard, count in enumerate(sample_counts)]
+    return choose(counts, most, seed)
+
+
+def locate(data: DataSet, chosen: Sequence[tuple[int, int]]) -> list[Sample]:
+    """Return the samples chosen. Raises UserError if a shard is damaged or cannot be fetched."""
+    indexes = {shard: data.index(data.split.shards[shard]) for shard in {one for one, _ in chosen}}
+    tars = {shard: data.tar(data.split.shards[shard]) for shard in indexes}
+    are_pairs = data.split.kind == "pairs"
     samples = []
-    for shard, index in chosen:
-        table = tables[shard]
-        places = (
-            (int(p[index][0]), int(p[index][1])) for p in (table.gray, table.color, table.metadata)
-        )
-        samples.append(Sample(root / split.shards[shard].name, table.keys[index], *places))
+    for shard, number in chosen:
+        index = indexes[shard]
+        gray = index.place("gray", number) if are_pairs else None
+        color = index.place("color" if are_pairs else "picture", number)
+        metadata = index.place("metadata", number)
+        name = data.split.shards[shard].name
+        samples.append(Sample(tars[shard], name, index.key(number), gray, color, metadata))
     return samples
 
 
-def measure(samples: Sequence[Sample], progress: Progress) -> list[Measured]:
+def measure(samples: Sequence[Sample]) -> list[Measured]:
     """Read and measure every sample, on all cores. Raises UserError, naming a broken one."""
-    progress.begin(0, len(samples))
-    measured = []
     # Threads do: decoding and arithmetic leave the interpreter to the others.
     with ThreadPoolExecutor(num_cores()) as pool:
         try:
-            for one in pool.map(_measure, samples):
-                measured.append(one)
-                progress.advance(1)
+            with progress("samples", len(samples), pool.map(_measure, samples)) as measured:
+                return list(measured)
         finally:
             pool.shutdown(cancel_futures=True)
-    return measured
 
 
-def read_picture(sample: Sample, place: Place) -> Image.Image:
-    """The picture at `place`, gray or color; raises UserError, naming the sample."""
+def read_gray(sample: Sample) -> Image.Image:
+    """Return the sample in gray; raises UserError, naming the sample."""
+    if sample.gray is None:
+        return luma(read_color(sample))
+    return _open(sample, sample.gray)
+
+
+def read_color(sample: Sample) -> Image.Image:
+    """Return the sample in color; raises UserError, naming the sample."""
+    return _open(sample, sample.color)
+
+
+def _open(sample: Sample, place: Place) -> Image.Image:
     try:
         return open_photo(_read(sample.shard, place))
     except (OSError, PhotoError) as error:
@@ -108,14 +125,25 @@ def read_picture(sample: Sample, place: Place) -> Image.Image:
 
 
 def _measure(sample: Sample) -> Measured:
+    if sample.gray is None:
+        return _measure_picture(sample)
     try:
         metadata = json.loads(_read(sample.shard, sample.metadata))
         size = int(metadata["photo_width"]), int(metadata["photo_height"])
         source = os.fsencode(metadata["source"]).decode(errors="replace")  # names need not be UTF-8
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(sample, error) from error
-    chroma = chroma_spread(read_picture(sample, sample.color))
-    return Measured(sample, source, *size, chroma)
+    return Measured(sample, source, *size, chroma_spread(read_color(sample)))
+
+
+def _measure_picture(sample: Sample) -> Measured:
+    """Of a picture that others packed: its own size, and no source but its place."""
+    try:
+        photo, (width, height) = open_reduced(_read(sample.shard, sample.color), _ENOUGH)
+    except (OSError, PhotoError) as error:
+        raise _broken(sample, error) from error
+    reduction = max(1, min(photo.size) // _ENOUGH)
+    return Measured(sample, sample.name, width, height, chroma_spread(photo.reduce(reduction)))
 
 
 def _read(shard: Path, place: Place) -> bytes:
@@ -125,7 +153,7 @@ def _read(shard: Path, place: Place) -> bytes:
 
 
 def _broken(sample: Sample, error: Exception) -> UserError:
-    return UserError(
-        f"broken sample {sample.name} in {sample.shard.parent} ({error}); make the shard again: "
-        "remove it, and run make_shards as before"
-    )
+    mend = "make the shard again: remove it, and run make_shards as before"
+    if sample.gray is None:
+        mend = "index the shards again"
+    return UserError(f"broken sample {sample.name} in {sample.shard.parent} ({error}); {mend}")

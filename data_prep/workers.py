@@ -5,10 +5,8 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from data_prep.ownership import hold
 from pix2pix.errors import UserError
 from pix2pix.system.machine import end_with_parent
 
@@ -21,13 +19,16 @@ def work_in_parallel(
     tasks: Sequence[Task],
     num_workers: int,
     advance: Callable[[int], None],
-    lock: Path | None = None,
 ) -> list[Result]:
-    """What `work(task, count)` returns for each of `tasks`, a shard each; raises what it raised.
+    """Run `work(task, count)` for each of `tasks`, a shard each, and return what it returned.
 
-    work: a function of a module; it calls `count` per photograph, and `advance` is told how many
-    more are done. lock: a file that the processes `hold` while they live. No picture passes between
-    processes.
+    Raises what it raised. No picture passes between processes.
+
+    Args:
+        work: a function of a module; it calls `count` per photograph.
+        tasks: what to work on.
+        num_workers: processes; with one, or one task, this process does the work.
+        advance: is told how many more photographs are done.
     """
     num_workers = min(num_workers, len(tasks))
     if num_workers <= 1:
@@ -36,7 +37,7 @@ def work_in_parallel(
     context = multiprocessing.get_context("spawn")
     # A worker may be killed with the lock of `done` in its hands: the parent takes none.
     done, stop = context.Value("q", 0), context.RawValue("b", 0)
-    setup = (lock, done, stop)
+    setup = (done, stop)
     with ProcessPoolExecutor(num_workers, context, _start_worker, setup) as pool:
         futures = [pool.submit(_run, work, task) for task in tasks]
         pending, seen = set(futures), 0
@@ -62,18 +63,15 @@ def work_in_parallel(
 # What a worker has from its parent; _start_worker sets them.
 _done: Any  # number of photographs done, shared by all
 _stop: Any  # 1 when shards are no longer wanted
-_held: IO[str]  # the worker lock, until the process ends
 
 
 class _Stopped(Exception):
     """Raised in a worker when its shard is no longer wanted."""
 
 
-def _start_worker(lock: Path | None, done: Any, stop: Any) -> None:
-    global _done, _stop, _held
+def _start_worker(done: Any, stop: Any) -> None:
+    global _done, _stop
     _done, _stop = done, stop
-    if lock is not None:
-        _held = hold(lock)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: the parent speaks for all
     end_with_parent()
 

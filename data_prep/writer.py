@@ -6,14 +6,20 @@ any number of processes makes the same bytes, and a run that was killed goes on 
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data_prep.assembly import REJECTED, is_published, manifest_so_far, publish_splits
+from data_prep.assembly import (
+    REJECTED,
+    assemble,
+    is_published,
+    manifest_so_far,
+    publish_splits,
+)
 from data_prep.ownership import Part, own
 from data_prep.photos import Photo, Source
-from data_prep.progress import Progress
 from data_prep.shard_file import (
+    EARLIER_WRITER,
     Prep,
     ShardTask,
     Sidecar,
@@ -22,8 +28,10 @@ from data_prep.shard_file import (
     finished_sidecar,
     make_shard,
     read_sidecar,
+    tell_earlier_writer,
 )
 from data_prep.workers import work_in_parallel
+from pix2pix.cli.progress import progress
 from pix2pix.data.order import permutation
 from pix2pix.data.shards import MANIFEST, Manifest
 from pix2pix.errors import UserError
@@ -45,16 +53,22 @@ class SplitPlan:
 
     @property
     def num_photos(self) -> int:
-        """Photographs of this split, before any is rejected."""
+        """Return how many photographs this split has, before any is rejected."""
         return sum(len(task.members) for task in self.tasks)
 
 
 def plan_splits(
-    root: Path, split: str, source: Source, photos: list[Photo], prep: Prep
+    root: Path,
+    split: str,
+    source: Source,
+    photos: list[Photo],
+    prep: Prep,
+    others: tuple[str, ...] = (),
 ) -> tuple[SplitPlan, ...]:
-    """One plan, for all of `photos`; with a `val_fraction`, a second one for the split "val".
+    """Plan the split of all `photos`; with a `val_fraction`, also the split "val".
 
-    photos: sorted by the bytes of their names, as sources list them.
+    photos: sorted by the bytes of their names, as sources list them. others: names of files of
+    other kinds, which the first shard of `split` lists among its rejects.
     """
     if not _SPLIT_NAME.fullmatch(split):
         raise UserError(f"--split '{split}': a name of small letters, digits and _ is needed")
@@ -67,11 +81,14 @@ def plan_splits(
             split: [member for member in members if member[0] not in kept_out],
             VAL: [member for member in members if member[0] in kept_out],
         }
-    return tuple(_plan_split(root, name, source, chosen[name], prep) for name in chosen)
+    plans = [_plan_split(root, name, source, chosen[name], prep) for name in chosen]
+    first, *later = plans[0].tasks
+    plans[0] = replace(plans[0], tasks=(replace(first, others=others), *later))
+    return tuple(plans)
 
 
 def split_sizes(split: str, prep: Prep) -> dict[str, int]:
-    """Photographs in `split`, and in the split "val" that is cut off from it if any is."""
+    """Return how many photographs `split` has, and the split "val" that is cut off from it."""
     if not prep.val_fraction:
         return {split: prep.num_photos}
     num_val = round(prep.val_fraction * prep.num_photos)
@@ -85,9 +102,7 @@ def split_sizes(split: str, prep: Prep) -> dict[str, int]:
     return {split: prep.num_photos - num_val, VAL: num_val}
 
 
-def write_splits(
-    plans: tuple[SplitPlan, ...], num_workers: int, progress: Progress, part: Part | None = None
-) -> int:
+def write_splits(plans: tuple[SplitPlan, ...], num_workers: int, part: Part | None = None) -> int:
     """Make what is missing of `plans`, then publish rejects and manifest.
 
     Of a `part`, only its share of the shards is made, and nothing published: `merge_splits` does
@@ -98,7 +113,7 @@ def write_splits(
     root = plans[0].root
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        with own(root, part) as worker_lock:
+        with own(root, part):
             manifest = manifest_so_far(root)
             for plan in plans:
                 _check_prep(plan, manifest)
@@ -109,10 +124,10 @@ def write_splits(
             todo = _not_done(mine, {plan.split for plan in unfinished})
             num_todo = sum(len(task.members) for task in todo)
             num_photos = sum(len(task.members) for task in mine)
-            progress.begin(num_photos - num_todo, num_photos)
-            work_in_parallel(make_shard, todo, num_workers, progress.advance, worker_lock)
+            with progress("photographs", num_photos, done=num_photos - num_todo) as bar:
+                work_in_parallel(make_shard, todo, num_workers, bar.update)
             if unfinished and part is None:
-                made = {plan.split: [_sidecar_of(t) for t in plan.tasks] for plan in unfinished}
+                made = [assemble(p.split, [_sidecar_of(t) for t in p.tasks]) for p in unfinished]
                 publish_splits(root, made, manifest)
             return num_todo
 
@@ -134,6 +149,13 @@ def _check_prep(plan: SplitPlan, manifest: Manifest) -> None:
     earlier = _prep_so_far(plan, manifest)
     if earlier is None or earlier == wanted:
         return
+    if earlier["writer"] == EARLIER_WRITER:
+        if not is_published(plan.root, plan.split, manifest):
+            raise UserError(tell_earlier_writer(plan.root, plan.split))
+        # Both differ by their spelling alone. What is finished is not made again for that.
+        same = {name: earlier[name] for name in ("writer", "annotations") if wanted[name]}
+        if earlier == wanted | same:
+            return
     raise UserError(
         f"{plan.root} holds a split '{plan.split}' made with other parameters or photographs: "
         f"{differences(earlier, wanted)}. Give the same ones to go on, or another --out or --split"
@@ -142,7 +164,7 @@ def _check_prep(plan: SplitPlan, manifest: Manifest) -> None:
 
 def _prep_so_far(plan: SplitPlan, manifest: Manifest) -> dict[str, object] | None:
     if plan.split in manifest.splits:
-        return manifest.splits[plan.split].prep
+        return {"writer": EARLIER_WRITER} | manifest.splits[plan.split].prep
     for path in sorted(plan.root.glob(f"{plan.split}-*.json")):
         sidecar = read_sidecar(path)
         if sidecar is not None:
@@ -152,7 +174,7 @@ def _prep_so_far(plan: SplitPlan, manifest: Manifest) -> dict[str, object] | Non
 
 def _clean(root: Path, tasks: Iterable[ShardTask], is_whole: bool) -> None:
     """Remove what a killed run of the same tasks was in the middle of writing, no other's."""
-    names = {name for task in tasks for name in (task.tar.name, task.sidecar.name)}
+    names = {path.name for task in tasks for path in (task.tar, task.index_file, task.sidecar)}
     names |= {MANIFEST, REJECTED} if is_whole else set()
     for file, name in leftovers(root):
         if name in names:

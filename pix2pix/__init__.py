@@ -4,7 +4,12 @@ Importing the package is light: the module behind a name is imported when the na
 """
 
 import importlib
+import sys
 from typing import Any
+
+if sys.platform == "win32":
+    # Before any module that Windows lacks is missed: `resource`, `fcntl`, signals.
+    sys.exit("pix2pix runs on Linux; on Windows use WSL (https://learn.microsoft.com/windows/wsl)")
 
 # name that users import → module that defines it
 _MODULES = {

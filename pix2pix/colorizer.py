@@ -1,3 +1,3 @@
-"""Old address of `Colorizer`, named by model cards that are already published."""
+"""Old import path of `Colorizer`, which published model cards use."""
 
 from pix2pix.colorizing.colorizer import Colorizer as Colorizer

@@ -1,4 +1,4 @@
-"""`TrainConfig`: what a training is told, frozen and validated, from flags and file, to JSON."""
+"""`TrainConfig`: the settings of a training, frozen and validated; from flags and file, to JSON."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,19 +8,21 @@ from typing import Any, Literal, NamedTuple
 
 from pix2pix.cli.options import enumerate_words, flags_of, option, suggestion
 from pix2pix.errors import UserError
+from pix2pix.system.urls import check_places
 from pix2pix.version import __version__
 
-IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves its picture until one pixel is left
+IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves the picture down to one pixel
 DEFAULT_EPOCHS = 25
 
-# A run directory goes on only with the same values of these: which photographs a step sees, and
-# what it makes of them. (The shards' content must match too: their manifest tells.) Free are: where
-# things lie; how often something is said or saved; the length of the run, of which decay_start is
-# a fraction; and what suits a machine, since a run may move to other GPUs: precision, compile,
-# num_workers, and grad_accumulation_steps, though with BatchNorm that changes the numbers, as the
-# number of ranks does. init_from is free because it acts once, before step 0.
-# Beside each stands its first value, which never changes, whatever becomes the default: what a run
-# means that was begun before the field was there, and what the hash of a configuration leaves out.
+# A run resumes only with the same values of these fields: they decide which photographs a step
+# sees, and how it trains on them. (The content of the shards must match, too, by their manifest.)
+# Other fields may change: paths; how often something is logged or saved; the length of the run, of
+# which decay_start is a fraction; and what depends on the machine, because a run may move to other
+# GPUs: precision, compile, num_workers, and grad_accumulation_steps, although with BatchNorm that
+# changes the numbers, as the number of ranks does. init_from may change because it acts once,
+# before step 0.
+# Each field has its first value here, which never changes, even if the default does. It is the
+# value of runs that began before the field existed, and the hash of a configuration leaves it out.
 IDENTITY_FIELDS: dict[str, Any] = {
     "seed": 0,
     "image_size": 256,
@@ -44,7 +46,7 @@ IDENTITY_FIELDS: dict[str, Any] = {
 
 
 class Differences(NamedTuple):
-    """The fields in which two configurations differ: name → (mine, theirs)."""
+    """The fields in which two configurations differ: name → (this value, other value)."""
 
     identity: dict[str, tuple[Any, Any]]
     free: dict[str, tuple[Any, Any]]
@@ -52,14 +54,19 @@ class Differences(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The flags of `scripts/train.py`, a field each.
+    """The flags of `scripts/train.py`, one field each.
 
     Raises:
-        UserError: a value is out of its range, or two contradict each other.
+        UserError: a value is out of range, or two values contradict each other.
     """
 
-    shards: Path = option(help="folder of shards and their manifest", metavar="DIR", group="run")
-    run_dir: Path = option(help="folder of this run, new or to resume", metavar="DIR")
+    shards: tuple[str, ...] = option(
+        help="folders or URLs of shards, each with its manifest",
+        metavar="DIR|URL",
+        group="run",
+        many="words",
+    )
+    run_dir: Path = option(help="folder of the run, new or to resume", metavar="DIR")
     init_from: Path | None = option(None, help="run whose weights to start from", metavar="DIR")
     seed: int = option(0, help="seed of order, weights and dropout")
     time_limit_minutes: float | None = option(
@@ -68,17 +75,29 @@ class TrainConfig:
     collective_timeout_minutes: float = option(
         10.0, help="longest wait for another process", unit="minutes"
     )
-    max_skipped_steps: int = option(20, help="most in a row that are not finite", unit="steps")
+    max_skipped_steps: int = option(20, help="limit of non-finite steps in a row", unit="steps")
 
     image_size: int = option(256, help="side: 64, 128, 256 or 512", unit="pixels", group="data")
     global_batch: int = option(16, help="samples per step, over all ranks", unit="samples")
-    window_shards: int = option(16, help="shards that mix in an epoch", unit="shards")
+    window_shards: int = option(16, help="number of shards mixed at a time", unit="shards")
+    shard_weights: tuple[int, ...] | None = option(
+        None, help="how often each of --shards is seen in an epoch; none: once"
+    )
+    shards_cache: str | None = option(
+        None,
+        help="folder of each node that shards are copied to; none: URLs only, to "
+        "$PIX2PIX_CACHE, $SLURM_TMPDIR or the temporary folder",
+        metavar="DIR",
+    )
+    shards_cache_gib: float | None = option(
+        None, help="largest size of that folder; none: 80 % of what is free", unit="GiB"
+    )
     num_workers: int | None = option(
         None, help="loaders per rank; none: by cores", unit="processes"
     )
 
     color_space: Literal["lab", "rgb"] = option(
-        "lab", help="lab paints chroma, rgb everything", group="networks"
+        "lab", help="lab predicts chroma, rgb color", group="networks"
     )
     norm: Literal["batch", "instance", "sync_batch"] = option("batch", help="normalization layers")
     dropout: bool = option(True, help="dropout in the generator")
@@ -102,23 +121,23 @@ class TrainConfig:
         None, help=f"the same; {DEFAULT_EPOCHS} if neither is given", unit="epochs"
     )
     learning_rate: float = option(2e-4, help="of Adam, for both networks")
-    warmup_steps: int = option(0, help="the learning rate rises during these", unit="steps")
+    warmup_steps: int = option(0, help="initial rise of the learning rate", unit="steps")
     decay_start: float = option(
         0.5,
-        help="part of the run after which the learning rate falls to zero; 1: never",
+        help="fraction of the run after which the learning rate decays to zero; 1: never",
         metavar="FRACTION",
     )
     beta1: float = option(0.5, help="beta1 of Adam; beta2 is 0.999")
     l1_weight: float = option(100.0, help="weight of L1 beside the GAN loss")
     gan_loss: Literal["bce", "least_squares", "hinge"] = option("bce", help="adversarial loss")
-    ema_decay: float = option(0.999, help="generator's average; 0: none")
+    ema_decay: float = option(0.999, help="decay of the average; 0: none")
     precision: Literal["no", "fp16", "bf16"] | None = option(
-        None, help="none: bf16 where the device has it, else fp16 on a GPU, no on a CPU"
+        None, help="none: bf16 if the device has it, else fp16 on a GPU, no (fp32) on a CPU"
     )
     grad_accumulation_steps: int = option(
-        1, help="of a rank's batch, one after another", unit="micro-batches"
+        1, help="splits a rank's batch, saves memory", unit="micro-batches"
     )
-    compile: bool = option(False, help="slow start, then faster steps")
+    compile: bool = option(False, help="torch.compile: slow start, then faster")
 
     log_every: int = option(
         10, help="steps between metrics", unit="steps", group="cadence (0: only at the end)"
@@ -126,8 +145,8 @@ class TrainConfig:
     sample_every: int = option(500, help="steps between sample pictures", unit="steps")
     evaluate_every: int = option(1000, help="steps between evaluations", unit="steps")
     checkpoint_every: int = option(500, help="steps between checkpoints", unit="steps")
-    keep_checkpoints: int = option(3, help="how many of the newest stay", unit="checkpoints")
-    profile: int = option(0, help="trace so many, soon after the start; 0: none", unit="steps")
+    keep_checkpoints: int = option(3, help="number of newest ones to keep", unit="checkpoints")
+    profile: int = option(0, help="steps to trace, soon after the start; 0: none", unit="steps")
 
     def __post_init__(self) -> None:
         for flag in flags_of(type(self)).values():
@@ -136,10 +155,11 @@ class TrainConfig:
                 hint = suggestion(str(value), flag.choices)
                 raise UserError(f"{flag.name} must be {flag.expected}, not '{value}'{hint}")
         for words, holds, names in _RANGES:
-            for name in names:
+            for name in names.split():
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise UserError(f"{name} must be {words}, not {value}")
+        check_places(self.shards, self.shard_weights)
         if self.image_size not in IMAGE_SIZES:
             below = [size for size in IMAGE_SIZES if size < self.image_size][-1:]
             above = [size for size in IMAGE_SIZES if size > self.image_size][:1]
@@ -161,7 +181,7 @@ class TrainConfig:
             )
 
     def batch_per_rank(self, world_size: int) -> int:
-        """Samples of one micro-batch on one rank.
+        """Return the number of samples of one micro-batch on one rank.
 
         Raises:
             UserError: the global batch does not divide evenly.
@@ -180,12 +200,12 @@ class TrainConfig:
         )
 
     def resolve(self, num_samples: int) -> "TrainConfig":
-        """This configuration with its `total_steps`, for a train split of `num_samples`.
+        """Return this configuration with `total_steps` for a train split of `num_samples`.
 
-        The last step may reach into the epoch after the last: steps and epochs need not meet.
+        The last step may reach into the next epoch: an epoch need not be a whole number of steps.
 
         Raises:
-            UserError: the split holds less than one global batch.
+            UserError: the split has fewer samples than one global batch.
         """
         if num_samples < self.global_batch:
             raise UserError(
@@ -199,9 +219,10 @@ class TrainConfig:
         return dataclasses.replace(self, total_steps=total_steps, epochs=None)
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of step 0 … total_steps − 1: warm-up, constant, linear decay to zero.
+        """Return the learning rate of step 0 … total_steps − 1: warm-up, constant, linear decay.
 
-        Constant, then linear, is the schedule of the published PyTorch pix2pix (per epoch there).
+        Constant, then linear to zero, is the schedule of the published PyTorch pix2pix (by epoch
+        there).
         """
         assert self.total_steps is not None, "resolve() first"
         warmup = (step + 1) / max(1, self.warmup_steps)
@@ -215,15 +236,15 @@ class TrainConfig:
         return 0.0 if frozen else self.encoder_rate * self.learning_rate_at(step)
 
     def ema_decay_at(self, step: int) -> float:
-        """Decay of the generator's moving average after step `step`.
+        """Return the decay of the generator's moving average after step `step`.
 
-        It rises to `ema_decay`, so that a short run does not average its initial weights: the
-        `num_updates` ramp of TensorFlow's ExponentialMovingAverage.
+        It rises to `ema_decay`, so that the average of a short run does not contain its initial
+        weights: the `num_updates` ramp of TensorFlow's ExponentialMovingAverage.
         """
         return min(self.ema_decay, (1 + step) / (10 + step))
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(self).items()
@@ -231,7 +252,9 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The configuration that `to_json` wrote; a field it did not know has its first value.
+        """Return the configuration that `to_json` wrote.
+
+        A field that did not exist then has its first value.
 
         Raises:
             UserError: it was written by a version with other fields.
@@ -248,14 +271,18 @@ class TrainConfig:
         for name, value in values.items():
             if flags[name].kind is Path and value is not None:
                 typed[name] = Path(value)
+            if isinstance(value, list):
+                typed[name] = tuple(value)
+        if isinstance(values["shards"], str):  # an earlier version had one folder
+            typed["shards"] = (values["shards"],)
         return cls(**typed)
 
     def identity(self) -> dict[str, Any]:
-        """The fields that must stay the same for as long as the run directory lives."""
+        """Return the fields that must not change while the run directory exists."""
         return {name: getattr(self, name) for name in IDENTITY_FIELDS}
 
     def differences(self, other: "TrainConfig") -> Differences:
-        """Where `other` has another value, apart by whether a run may change it."""
+        """Return the fields that differ from `other`, by whether a run may change them."""
         pairs = {name: (value, getattr(other, name)) for name, value in vars(self).items()}
         differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         return Differences(
@@ -268,40 +295,21 @@ _RANGES = (
     (
         "at least 1",
         lambda value: value >= 1,
-        (
-            "global_batch",
-            "window_shards",
-            "generator_width",
-            "discriminator_width",
-            "total_steps",
-            "epochs",
-            "grad_accumulation_steps",
-            "keep_checkpoints",
-            "max_skipped_steps",
-        ),
+        "global_batch window_shards generator_width discriminator_width total_steps epochs "
+        "grad_accumulation_steps keep_checkpoints max_skipped_steps",
     ),
     (
         "0 or more",
         lambda value: value >= 0,
-        (
-            "seed",
-            "num_workers",
-            "warmup_steps",
-            "encoder_rate",
-            "encoder_frozen_steps",
-            "l1_weight",
-            "log_every",
-            "sample_every",
-            "evaluate_every",
-            "checkpoint_every",
-            "profile",
-        ),
+        "seed num_workers warmup_steps encoder_rate encoder_frozen_steps l1_weight log_every "
+        "sample_every evaluate_every "
+        "checkpoint_every profile",
     ),
     (
         "more than 0",
         lambda value: value > 0,
-        ("learning_rate", "time_limit_minutes", "collective_timeout_minutes"),
+        "learning_rate time_limit_minutes collective_timeout_minutes shards_cache_gib",
     ),
-    ("from 0 to 1", lambda value: 0 <= value <= 1, ("decay_start",)),
-    ("from 0 to less than 1", lambda value: 0 <= value < 1, ("beta1", "ema_decay")),
+    ("from 0 to 1", lambda value: 0 <= value <= 1, "decay_start"),
+    ("from 0 to less than 1", lambda value: 0 <= value < 1, "beta1 ema_decay"),
 )

@@ -1,3 +1,3 @@
-"""Old address of `Generator`, named by model cards that are already published."""
+"""Old import path of `Generator`, which published model cards use."""
 
 from pix2pix.export.generator import Generator as Generator

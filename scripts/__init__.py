@@ -1,1 +1,1 @@
-"""Entry points, a few lines each; in what is installed they are the package pix2pix.scripts."""
+"""Entry points of a few lines. An installation has them as the package pix2pix.scripts."""

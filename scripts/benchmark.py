@@ -1,6 +1,6 @@
-"""Measure how fast it is here: benchmark.py COMMAND [--json FILE] [--plot FILE.png].
+"""Measure speed on this machine: benchmark.py COMMAND [--json FILE] [--plot FILE.png].
 
-Both sides of every ratio are measured in the same run, taking turns.
+Both sides of every ratio are measured in the same run, by turns.
 """
 
 from pix2pix.benchmark.options import (
@@ -16,7 +16,7 @@ from pix2pix.benchmark.options import (
 
 
 def checkpoint(options: CheckpointOptions, output: Output) -> None:
-    """What saving and resuming cost: stall, bytes per process, seconds to the first step."""
+    """Measure saving and resuming: stall, bytes per process, seconds to the first step."""
     from pix2pix.benchmark.checkpoint import measure  # heavy: only when the work starts
     from pix2pix.benchmark.report import report
 
@@ -25,7 +25,7 @@ def checkpoint(options: CheckpointOptions, output: Output) -> None:
 
 
 def end_to_end(options: EndToEndOptions, output: Output) -> None:
-    """A whole training: its rate beside that of the bare step, and where its time goes."""
+    """Measure a whole training: its rate beside the bare step, and where its time goes."""
     import time
 
     started = time.perf_counter()
@@ -39,7 +39,7 @@ def end_to_end(options: EndToEndOptions, output: Output) -> None:
 
 
 def loader(options: LoaderOptions, output: Output) -> None:
-    """Loader: samples per second beside the decoder alone and beside a folder of pictures."""
+    """Measure the loader beside the decoder alone and beside a folder of pictures."""
     from pix2pix.benchmark.loader import measure
     from pix2pix.benchmark.report import report
 
@@ -47,7 +47,7 @@ def loader(options: LoaderOptions, output: Output) -> None:
 
 
 def prep(options: PrepOptions, output: Output) -> None:
-    """Data preparation: pairs per second, beside the codecs alone and beside img2dataset."""
+    """Measure data preparation beside its codecs alone."""
     from pix2pix.benchmark.prep import measure
     from pix2pix.benchmark.report import report
 
@@ -55,7 +55,7 @@ def prep(options: PrepOptions, output: Output) -> None:
 
 
 def scaling(options: ScalingOptions, output: Output) -> None:
-    """Training step on 1, 2 and 4 processes: efficiency, and bytes on the wire."""
+    """Measure the step on 1, 2 and 4 processes: efficiency, and bytes sent."""
     from pix2pix.benchmark.report import report
     from pix2pix.benchmark.scaling import measure
 
@@ -64,7 +64,7 @@ def scaling(options: ScalingOptions, output: Output) -> None:
 
 
 def step(options: StepOptions, output: Output) -> None:
-    """Training step: beside the classic one, and the device's matrix multiplication."""
+    """Measure the step beside the classic one and beside matrix multiplication."""
     from pix2pix.benchmark.report import report
     from pix2pix.benchmark.step import measure
     from pix2pix.run.distributed import Distributed
@@ -74,15 +74,15 @@ def step(options: StepOptions, output: Output) -> None:
 
 
 def summary(options: SummaryOptions) -> None:
-    """Reports of benchmarks as one table and one picture."""
+    """Draw the reports of benchmarks as one table and one picture."""
     from pix2pix.benchmark.summary import summarize
 
     summarize(options.reports)
 
 
 def command() -> None:
-    """`pix2pix-benchmark`, and this file."""
-    # Not above: processes that it spawns read this file again, and stay small.
+    """Run as `pix2pix-benchmark` or as this file."""
+    # Imported here: spawned processes import this file again, and stay small.
     from pix2pix.cli.command_line import main
 
     main(

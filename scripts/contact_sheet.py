@@ -1,4 +1,4 @@
-"""Draw photographs beside their colored versions, on one sheet: gray | colorized | truth.
+"""Draw a contact sheet of photographs: gray | colorized | truth.
 
 python scripts/contact_sheet.py --photos photos --colorized colored --out sheet.png
 """
@@ -13,16 +13,16 @@ from pix2pix.colorizing.contact_sheet import write_contact_sheet
 
 @dataclass(frozen=True)
 class ContactSheetOptions:
-    """What to show."""
+    """What the sheet shows."""
 
     photos: Path = option(help="as given to colorize.py: a file, a folder or a glob")
-    colorized: Path = option(help="the folder that colorize.py filled", metavar="DIR")
+    colorized: Path = option(help="output folder of colorize.py", metavar="DIR")
     out: Path = option(help="picture to write, such as sheet.png", metavar="FILE")
-    max_rows: int = option(40, help="most photographs to show", unit="photographs")
+    max_rows: int = option(40, help="maximum number of photographs", unit="photographs")
 
 
 def contact_sheet(options: ContactSheetOptions) -> int:
-    """Draws photographs beside what scripts/colorize.py made of them, as one picture.
+    """Draw photographs beside the results of scripts/colorize.py, as one picture.
 
     Columns are gray, colorized and truth; a photograph captured in gray has no truth.
     """
@@ -32,7 +32,7 @@ def contact_sheet(options: ContactSheetOptions) -> int:
 
 
 def command() -> None:
-    """`pix2pix-contact-sheet`, and this file."""
+    """Run as `pix2pix-contact-sheet` or as this file."""
     main(contact_sheet, ContactSheetOptions)
 
 

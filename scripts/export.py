@@ -1,4 +1,4 @@
-"""Export a trained run: a folder that colors without it, and that the hub takes.
+"""Export a trained run as a folder that colors without the run and can go to the hub.
 
 python scripts/export.py --run_dir runs/first --out out/model
 """
@@ -12,18 +12,20 @@ from pix2pix.cli.options import option
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Which run, and where it goes."""
+    """The run and the output folder."""
 
     run_dir: Path = option(help="run directory of a training", metavar="DIR")
-    out: Path = option(help="folder to make", metavar="DIR")
+    out: Path = option(help="folder to create", metavar="DIR")
     license: str | None = option(
-        None, help="license of the model, as the hub names it: mit, cc-by-4.0, …", metavar="NAME"
+        None, help="license of the model as a hub identifier: mit, …", metavar="NAME"
     )
-    onnx: bool = option(False, help="model.onnx, too, for other runtimes; checked against torch")
+    onnx: bool = option(
+        False, help="also write model.onnx for other runtimes, checked against torch"
+    )
 
 
 def export(options: ExportOptions) -> int:
-    """Exports the best generator of a run: model.safetensors, config.json and a model card.
+    """Export the generator of a run: model.safetensors, config.json and a model card.
 
     scripts/colorize.py takes the folder in place of the run.
     """
@@ -35,7 +37,7 @@ def export(options: ExportOptions) -> int:
 
 
 def command() -> None:
-    """`pix2pix-export`, and this file."""
+    """Run as `pix2pix-export` or as this file."""
     main(export, ExportOptions)
 
 

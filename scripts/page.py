@@ -1,4 +1,4 @@
-"""Show a web page to try models on: drop a photograph, compare, download.
+"""Serve a web page to try models: drop a photograph, compare, download.
 
 python scripts/page.py --run_dir runs/first
 """
@@ -13,17 +13,23 @@ from pix2pix.errors import UserError
 
 @dataclass(frozen=True)
 class PageOptions:
-    """Which models, and where the page is."""
+    """The models and the address of the page."""
 
     run_dir: tuple[Path, ...] = option(
-        help="a run, an exported folder, or owner/name on the hub; or several, to choose from"
+        help="a run, an exported folder, or owner/name on the hub; or several to choose from"
     )
     host: str = option(
         "127.0.0.1",
-        help="address to serve at; 0.0.0.0 shows the page to every machine that reaches this one",
+        help="address to serve at; 0.0.0.0 serves every machine that reaches this one",
         metavar="ADDRESS",
     )
-    port: int = option(7860, help="port to serve at; 0 for any that is free")
+    port: int = option(7860, help="port to serve at; 0 for any free port")
+    root_path: str = option(
+        "", help="where a web server in front of it shows the page", metavar="/PATH"
+    )
+    auth: Path | None = option(
+        None, help="file of lines NAME:PASSWORD: who may see the page; none: anyone", metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -31,17 +37,17 @@ class PageOptions:
 
 
 def page(options: PageOptions) -> None:
-    """Serves a web page that colors photographs, until Ctrl-C.
+    """Serve a web page that colors photographs, until Ctrl-C.
 
-    Needs pip install -e '.[web]'. The page asks nobody for a password.
+    Needs pip install -e '.[web]'. Without --auth, the page asks for no password.
     """
     from pix2pix.web.server import serve  # heavy: only when the work starts
 
-    serve(options.run_dir, options.host, options.port)
+    serve(options.run_dir, options.host, options.port, options.root_path, options.auth)
 
 
 def command() -> None:
-    """`pix2pix-page`, and this file."""
+    """Run as `pix2pix-page` or as this file."""
     main(page, PageOptions)
 
 

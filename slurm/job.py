@@ -1,22 +1,24 @@
 """The jobs, as they are pickled at submission and called on every rank."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from pix2pix.config import TrainConfig
 from pix2pix.errors import LostProcessError, UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.system import console
 from pix2pix.system.signals import StopRequest
 from slurm.process_group import Member, join
-from slurm.records import Records
-from slurm.requeue import STOPPED, RequeueDecision, decide_on_job, requeue
-from slurm.scheduler import SchedulerError
+from slurm.records import Cause, Records, Stop
+from slurm.requeue import STOPPED
 from slurm.snapshot import check_snapshot
 
 COLLECTIVE_TIMEOUT_MINUTES = 10  # of an evaluation
@@ -26,47 +28,55 @@ COLLECTIVE_TIMEOUT_MINUTES = 10  # of an evaluation
 class TrainJob:
     """A training: every start of the job goes on where the last one stopped.
 
-    snapshot: the code that it must run; None, whatever runs.
+    snapshot: the code that it must run; None, whatever runs. folder: where it tells how it went,
+    which the job's script reads; None, in the run directory.
     """
 
     config: TrainConfig
     snapshot: Path | None = None
+    folder: Path | None = None
 
     def __call__(self) -> int:
-        """Train on this rank. Returns, and under SLURM exits with, 0 or 75 as scripts/train.py."""
-        member, records = Member.of(os.environ), Records(RunDirectory(self.config.run_dir).jobs)
+        """Train on this rank. Returns 0 or, stopped and saved, 75 as scripts/train.py."""
+        folder = self.folder or RunDirectory(self.config.run_dir).jobs
+        member, records = Member.of(os.environ), Records(folder)
+        drop_submitit_handlers(member)
+        if member.job_id is not None:
+            console.never_fail()
         # Before the imports: they take a minute on a busy file system. Until it ends nobody but
-        # SLURM kills this process, and submitit's handlers are out of the way.
-        with StopRequest(patient=True).listening() as stop:
+        # SLURM kills this process.
+        with StopRequest(patient=True).listening() as request:
             with telling_errors(records, member):
                 check_snapshot(self.snapshot)
-                step, first_step, asked_to_stop = self._fit(member, records, stop)
-            if member.rank > 0 or step is None:
-                return 0
-            return conclude(member, records, step, first_step, asked_to_stop)
+                stop = self._fit(member, records, request)
+            return 0 if stop is None else end_stopped(member, records, stop)
 
-    def _fit(
-        self, member: Member, records: Records, stop: StopRequest
-    ) -> tuple[int | None, int, bool]:
-        """(step at which it was stopped or None, first step, a signal asked for it)."""
+    def _fit(self, member: Member, records: Records, request: StopRequest) -> Stop | None:
+        """Train; returns how it was stopped, None where it is finished."""
         with join(member, records.folder, self.config.collective_timeout_minutes) as distributed:
             import torch
 
             from pix2pix.training.trainer import Outcome, Trainer
 
-            trainer = Trainer(self.config, distributed, stop)
+            trainer = Trainer(self.config, distributed, request)
             first_step = trainer.state.step
             attempt = {"job": member.job_id, "restarts": member.restarts}
             if distributed.is_main:
                 where = {"nodes": member.num_nodes, "ranks": member.world_size}
                 records.add("started", **attempt, step=first_step, **where)
             outcome = trainer.fit()
+            step = trainer.state.step
             if distributed.is_main:
-                records.add("ended", **attempt, step=trainer.state.step, outcome=outcome.value)
-            asked = torch.tensor(float(stop.received is not None), device=distributed.device)
+                records.add("ended", **attempt, step=step, outcome=outcome.value)
+            asked = torch.tensor(float(request.received is not None), device=distributed.device)
             asked = distributed.sum(asked)  # a signal may have reached one rank alone
-        stopped_at = trainer.state.step if outcome is Outcome.STOPPED else None
-        return stopped_at, first_step, bool(asked)
+        if outcome is not Outcome.STOPPED:
+            return None
+        faulty_nodes = tuple(trainer.stops.failed_nodes)
+        if faulty_nodes:
+            return Stop(step, first_step, "disk", faulty_nodes)
+        cause: Cause = "signal" if asked else "time_limit_minutes"
+        return Stop(step, first_step, cause)
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class EvaluateJob:
     def __call__(self) -> int:
         """Take part in the evaluation on this rank; rank 0 writes the report."""
         member, records = Member.of(os.environ), Records(self.folder)
+        drop_submitit_handlers(member)
         with telling_errors(records, member):
             check_snapshot(self.snapshot)
             from pix2pix.evaluation.report import make_report
@@ -112,21 +123,34 @@ def telling_errors(records: Records, member: Member) -> Iterator[None]:
         os._exit(2 if isinstance(error, UserError) else 69 if lost else 1)  # as cli.main
 
 
-def conclude(
-    member: Member, records: Records, step: int, first_step: int, asked_to_stop: bool
-) -> int:
-    """Rank 0's last word on a stopped training: requeue it, or say why not."""
-    if not member.is_slurm or member.job_id is None:
+def drop_submitit_handlers(member: Member) -> None:
+    """Take the handlers of signals that submitit has set out of this job, for good.
+
+    That of USR2 computes with a time limit, which a job need not have, and requeues by rules of its
+    own. A job that saves and goes on later sets handlers itself; any other goes on till SLURM ends
+    it.
+    """
+    if member.job_id is None:
+        return  # a process of the user's, with the user's handlers
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        print(f"{signal.Signals(number).name}: going on as long as SLURM permits", flush=True)
+
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, tell)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+
+
+def end_stopped(member: Member, records: Records, stop: Stop) -> int:
+    """End a rank of a job that was stopped and has saved; the job's script decides what is next.
+
+    Returns:
+        75; under SLURM this is the exit status of rank 0, and the others end well: srun would
+        kill rank 0 if one of them came first.
+    """
+    if not member.is_slurm:
         return STOPPED
-    try:
-        verdict = decide_on_job(member.job_id, step, first_step, asked_to_stop)
-        if verdict.requeue:
-            print(f"requeueing job {member.job_id} at step {step}: {verdict.reason}", flush=True)
-            records.add("requeued", job=member.job_id, restarts=member.restarts, step=step)
-            requeue(member.job_id)
-            return 0
-    except SchedulerError as error:
-        verdict = RequeueDecision(False, f"SLURM refuses: {error}; submit it again to go on")
-    print(f"not requeued: {verdict.reason}", flush=True)
-    records.add("not requeued", job=member.job_id, step=step, reason=verdict.reason)
+    if member.rank > 0:
+        return 0
+    records.tell_stop(member.attempt, stop)
     sys.exit(STOPPED)

@@ -1,8 +1,7 @@
-"""Hands jobs to SLURM, to processes of this machine, or runs one here."""
+"""Hand jobs to SLURM, or run one as processes of this machine."""
 
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ _NO_LIMIT_MINUTES = 10 * 365 * 24 * 60
 class Launch:
     """Everything about a job but what it does.
 
-    folder: for logs and pickles. snapshot: the code it runs. last_words: shell lines after the
-    ranks have ended, with srun's status in $status.
+    folder: for logs and pickles. snapshot: the code it runs. dependency: as sbatch takes it.
+    last_words: shell lines after the ranks have ended, with srun's status in $status.
     """
 
     options: ClusterOptions
@@ -33,33 +32,41 @@ class Launch:
     dependency: str | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """The arguments of submitit's SlurmExecutor.update_parameters."""
+        """Return the arguments of submitit's SlurmExecutor.update_parameters."""
         given = self.options.script_parameters(self.name)
-        setup = (self.options.setup or "").splitlines()
+        # Without a trap, SIGTERM ends this shell, while the ranks save and something is to be said.
+        setup = ["trap : TERM", *(self.options.setup or "").splitlines()]
         setup += [f"export {name}={value}" for name, value in self.environment().items()]
         given["setup"] = setup
-        if self.last_words:
-            given["teardown"] = ["status=$?", *self.last_words, "exit $status"]
+        given["teardown"] = ["status=$?", *self.last_words, "exit $status"]
         if self.dependency:
+            given["additional_parameters"].pop("dependency", None)
             given["dependency"] = self.dependency
         return given
 
     def environment(self) -> dict[str, str]:
-        """Variables of the ranks, ready for a shell."""
+        """Return variables of the ranks, ready for a shell."""
         variables = {
             "PYTHONPATH": shlex.quote(str(self.snapshot)) + "${PYTHONPATH:+:$PYTHONPATH}",
             # `python -m` puts the working directory first, which may be the checkout.
             "PYTHONSAFEPATH": "1",
         }
-        if not self.options.gpus_per_node:
-            variables["CUDA_VISIBLE_DEVICES"] = ""  # who asks for no GPU takes none
-        return variables
+        return variables | self.devices()
+
+    def devices(self) -> dict[str, str]:
+        """Return variables by which the ranks take the GPUs that were asked for, or none.
+
+        A node may show some to a job that did not ask, and the user's shell may say something else.
+        """
+        if self.options.gpus.number:
+            return {"ACCELERATE_USE_CPU": "false"}
+        return {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
 
     def script(self, num_jobs: int = 1) -> str:
-        """The script that sbatch is given."""
+        """Return the script that sbatch is given."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit"])
+        command = f"{self.options.python_command} -u -m submitit.core._submit"
         return _make_sbatch_string(
             command=f"{command} {shlex.quote(str(self.folder))}",
             folder=self.folder,
@@ -73,7 +80,7 @@ def submit(launch: Launch, jobs: Sequence[Job]) -> list[str]:
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = SlurmExecutor(folder=launch.folder)
+    executor = SlurmExecutor(folder=launch.folder, python=launch.options.python_command)
     executor.update_parameters(**launch.parameters())
     try:
         with outside_of_any_job():
@@ -95,7 +102,7 @@ def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> tup
     executor = LocalExecutor(folder=launch.folder)
     executor.update_parameters(
         tasks_per_node=options.ranks_per_node,
-        gpus_per_node=options.gpus_per_node,
+        gpus_per_node=options.gpus.number,
         timeout_min=options.time_minutes or _NO_LIMIT_MINUTES,
         signal_delay_s=options.save_seconds,
         stderr_to_stdout=True,
@@ -103,7 +110,7 @@ def run_locally(launch: Launch, job: Job, started: Callable[[str], None]) -> tup
     # submitit's controller would kill the ranks a second after Ctrl-C: only they shall hear it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     path = {"PYTHONPATH": str(launch.snapshot), "PYTHONSAFEPATH": "1"}
-    with outside_of_any_job(path):
+    with outside_of_any_job(path | launch.devices()):
         running = executor.submit(job)
     signal.signal(signal.SIGINT, before)
     started(running.job_id)

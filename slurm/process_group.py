@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish_json
-from slurm.scheduler import node_address
+from slurm.scheduler import job_id_of, node_address
 
 if TYPE_CHECKING:
     from pix2pix.run.distributed import Distributed
@@ -49,7 +49,7 @@ class Member:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Member":
-        """This process, as SLURM or submitit's local executor tell it."""
+        """Return this process, as SLURM or submitit's local executor tell it."""
         match environment.get("SUBMITIT_EXECUTOR"):
             case "slurm":
                 return cls._of_slurm(environment)
@@ -70,7 +70,7 @@ class Member:
         node_index = int(environment["SLURM_NODEID"])
         cores = environment.get("SLURM_CPUS_PER_TASK")
         return cls(
-            job_id=environment["SLURM_JOB_ID"],
+            job_id=job_id_of(environment),
             is_slurm=True,
             restarts=int(environment.get("SLURM_RESTART_COUNT", "0")),
             rank=int(environment["SLURM_PROCID"]),
@@ -84,17 +84,17 @@ class Member:
 
     @property
     def attempt(self) -> str:
-        """Which start of which job this is: `12_0`."""
+        """Return which start of which job this is: `12_0`."""
         return f"{self.job_id}_{self.restarts}"
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Return the name of this process for people."""
         return f"rank {self.rank} of {self.world_size} on {self.node}"
 
 
 def tasks_by_node(text: str) -> list[int]:
-    """[2, 2, 1] for SLURM's `2(x2),1`."""
+    """Return [2, 2, 1] for SLURM's `2(x2),1`."""
     counts: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -107,8 +107,13 @@ def tasks_by_node(text: str) -> list[int]:
 def join(member: Member, folder: Path, timeout_minutes: float) -> "Distributed":
     """Meet the other ranks, and be one of them, as under `accelerate launch`.
 
-    folder: seen by all nodes. timeout_minutes: of a collective. Raises UserError where rank 0 does
-    not show up.
+    Args:
+        member: this process.
+        folder: seen by all nodes.
+        timeout_minutes: of a collective.
+
+    Raises:
+        UserError: rank 0 does not show up.
     """
     rendezvous_file = folder / f".rendezvous_{member.attempt}.json"
     if member.world_size > 1:
@@ -182,7 +187,7 @@ def _read_place(rendezvous_file: Path) -> dict[str, str]:
 
 
 def own_address(num_nodes: int) -> str:
-    """An address of this node by which the other nodes of the job reach it."""
+    """Return an address of this node by which the other nodes of the job reach it."""
     if num_nodes == 1:
         return "127.0.0.1"
     candidates = (
@@ -212,7 +217,7 @@ def _is_mine(address: str) -> bool:
 
 
 def interface_towards(address: str) -> str | None:
-    """The network interface of this machine that leads to `address`, if it has IPv4."""
+    """Return the network interface of this machine that leads to `address`, if it has IPv4."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((address, 9))  # sends nothing

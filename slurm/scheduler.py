@@ -30,7 +30,7 @@ class JobRow(NamedTuple):
 
 
 def ask(*command: str, stdin: str | None = None, seconds: float = 60) -> str:
-    """What a program prints. Raises SchedulerError with its complaint."""
+    """Return what a program prints. Raises SchedulerError with its complaint."""
     try:
         ended = subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=seconds
@@ -47,7 +47,7 @@ def ask(*command: str, stdin: str | None = None, seconds: float = 60) -> str:
 
 
 def is_there() -> bool:
-    """True if this machine can talk to a cluster."""
+    """Return True if this machine can talk to a cluster."""
     if not shutil.which("sinfo"):
         return False
     try:
@@ -57,21 +57,60 @@ def is_there() -> bool:
     return True
 
 
-def partitions() -> list[str]:
-    """Names of the partitions."""
-    names = ask("sinfo", "--noheader", "--format=%R").split()
-    return sorted(set(names))
+class Partition(NamedTuple):
+    """A partition. time: how long a job runs that asks for no limit; None: as long as it likes."""
+
+    name: str
+    is_default: bool
+    time: str | None
+    gpus: str  # of its nodes, as --gres takes them; "" where they have none
+
+
+def partitions() -> list[Partition]:
+    """Return the partitions, by name."""
+    found: dict[str, Partition] = {}
+    # One line for each kind of node that a partition has.
+    for line in ask("sinfo", "--noheader", "--format=%P|%L|%l|%G").splitlines():
+        name, default_time, max_time, gres = line.strip().split("|")
+        time = max_time if default_time == "n/a" else default_time
+        without_sockets = re.sub(r"\(.*?\)", "", gres)  # gpu:a100:4(S:0,2)
+        gpus = [item for item in without_sockets.split(",") if item.startswith("gpu")]
+        before = found.get(name)
+        found[name] = Partition(
+            name=name.removesuffix("*"),
+            is_default=name.endswith("*"),
+            time=None if time == "infinite" else time,
+            gpus=(before.gpus if before else "") or ",".join(gpus),
+        )
+    return sorted(found.values())
+
+
+def job_fields(job_id: str) -> dict[str, str]:
+    """Return what `scontrol show job` says of a job that waits, runs, or ran a moment ago."""
+    told = ask("scontrol", "--oneliner", "show", "job", job_id)
+    return dict(word.split("=", 1) for word in told.split() if "=" in word)
 
 
 def job_state(job_id: str) -> tuple[str, str]:
-    """(state, reason) of a job that runs, or ran a moment ago."""
-    told = ask("scontrol", "--oneliner", "show", "job", job_id)
-    fields = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    """Return (state, reason) of a job that runs, or ran a moment ago."""
+    fields = job_fields(job_id)
     return fields.get("JobState", "UNKNOWN"), fields.get("Reason", "")
 
 
+def job_id_of(environment: Mapping[str, str]) -> str:
+    """Return the id of the job around this process, as its log is named: `12`, or `12_3`."""
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
+
+
+def attempt_of(environment: Mapping[str, str]) -> str:
+    """Return which start of which job is around this process: `12_0`."""
+    return f"{job_id_of(environment)}_{environment.get('SLURM_RESTART_COUNT', '0')}"
+
+
 def node_address(name: str) -> str | None:
-    """The address that SLURM itself uses for a node; names of nodes need not resolve."""
+    """Return the address that SLURM itself uses for a node; names of nodes need not resolve."""
     try:
         told = ask("scontrol", "--oneliner", "show", "node", name)
     except SchedulerError:
@@ -81,7 +120,7 @@ def node_address(name: str) -> str | None:
 
 
 def queued_logs() -> list[str]:
-    """Where my jobs log that wait, run or have just ended; none where there is no SLURM."""
+    """Return where my jobs log that wait, run or have just ended; none without SLURM."""
     try:
         told = ask("squeue", "--me", "-h", "-t", "all", "-O", "STDOUT:4096")
     except SchedulerError:
@@ -90,7 +129,7 @@ def queued_logs() -> list[str]:
 
 
 def jobs(ids: Iterable[str]) -> dict[str, JobRow]:
-    """Jobs by id, from the accounting where there is some, else those that are in the queue."""
+    """Return jobs by id, from the accounting where there is some, else from the queue."""
     listed = ",".join(ids)
     if not listed:
         return {}
@@ -102,7 +141,7 @@ def jobs(ids: Iterable[str]) -> dict[str, JobRow]:
 
 
 def queued(ids: Iterable[str]) -> dict[str, JobRow]:
-    """Those of the jobs that wait, run or have just ended, by id."""
+    """Return those of the jobs that wait, run or have just ended, by id."""
     listed = ",".join(ids)
     if not listed:
         return {}

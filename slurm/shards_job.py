@@ -10,10 +10,11 @@ from types import FrameType
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.merge_shards import MergeShardsOptions, merge_shards
-from slurm.job import telling_errors
+from pix2pix.errors import UserError
+from slurm.job import drop_submitit_handlers, end_stopped, telling_errors
 from slurm.process_group import Member
-from slurm.records import Records
-from slurm.requeue import STOPPED, decide_on_job, requeue
+from slurm.records import Records, Stop
+from slurm.scheduler import ENDED, jobs
 from slurm.snapshot import check_snapshot
 
 
@@ -29,22 +30,19 @@ class PartJob:
     snapshot: Path | None = None
 
     def __call__(self) -> int:
-        """Make the shards of this part."""
-        member = Member.of(os.environ)
-        with telling_errors(Records(self.folder), member):
+        """Make the shards of this part. Returns 0 or, stopped, 75."""
+        member, records = Member.of(os.environ), Records(self.folder)
+        drop_submitit_handlers(member)
+        with telling_errors(records, member):
             check_snapshot(self.snapshot)
             before = self._num_shards()
             try:
                 with _interrupted_by(signal.SIGUSR2, signal.SIGTERM):
                     return make_shards(self.options)
             except KeyboardInterrupt:
-                if not member.is_slurm or member.job_id is None:
+                if not member.is_slurm:
                     raise
-            verdict = decide_on_job(member.job_id, self._num_shards(), before, asked_to_stop=True)
-            print(f"{'' if verdict.requeue else 'not '}requeued: {verdict.reason}", flush=True)
-            if verdict.requeue:
-                requeue(member.job_id)
-            return STOPPED
+        return end_stopped(member, records, Stop(self._num_shards(), before, "signal"))
 
     def _num_shards(self) -> int:
         return len(list(self.options.out.glob("*.tar")))
@@ -52,17 +50,49 @@ class PartJob:
 
 @dataclass(frozen=True)
 class MergeJob:
-    """One manifest of all parts."""
+    """One manifest of all parts.
+
+    array: the job whose tasks are the parts; None where they have run before this one, and well.
+    """
 
     options: MergeShardsOptions
     folder: Path
     snapshot: Path | None = None
+    array: str | None = None
 
     def __call__(self) -> int:
-        """Write the manifest."""
-        with telling_errors(Records(self.folder), Member.of(os.environ)):
+        """Write the manifest. A part that failed is an error, and there is none."""
+        member, records = Member.of(os.environ), Records(self.folder)
+        drop_submitit_handlers(member)
+        with telling_errors(records, member):
             check_snapshot(self.snapshot)
+            failed = failed_parts(records, self.array) if self.array else []
+            if failed:
+                raise UserError(
+                    f"no merge, because of {'; '.join(failed)}. The same command makes what is "
+                    "missing"
+                )
             return merge_shards(self.options)
+
+
+def failed_parts(records: Records, array: str) -> list[str]:
+    """Return what is to be told of each part that has not ended well: `part 2: …`."""
+    rows = jobs([array])
+    failed = {job: row.state for job, row in rows.items() if row.state in ENDED - {"COMPLETED"}}
+    reasons = {job: f"SLURM says {state}" for job, state in failed.items()}
+    for path in records.folder.glob(f"{array}_*.error"):
+        job = path.stem.rpartition("_")[0]
+        # A later start may have ended well. In a container, SLURM's programs may be missing.
+        if job in failed or not rows:
+            reasons[job] = path.read_text().strip()
+    return [f"{_part_of(job)}: {reason}" for job, reason in reasons.items()]
+
+
+def _part_of(job: str) -> str:
+    """Return the part of an array's task, for people; `12` alone is the only part."""
+    task = job.partition("_")[2] or "0"
+    # `12_[3-5]` are tasks that never started
+    return f"part {int(task) + 1}" if task.isdecimal() else f"array tasks {task}"
 
 
 @contextmanager

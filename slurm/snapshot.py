@@ -17,7 +17,7 @@ PACKAGES = ("pix2pix", "data_prep", "slurm")
 
 
 def snapshot_path(folder: Path) -> Path:
-    """Where a snapshot of this code is, or would be, below `folder`: named by its content."""
+    """Return where a snapshot of this code is or would be in `folder`, named by its content."""
     digest = sha256()
     for name, path in _sources():
         digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
@@ -55,11 +55,11 @@ def check_snapshot(snapshot: Path | None) -> None:
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
-    """(path below the snapshot, file) of every source file, in order."""
+    """Yield (path below the snapshot, file) of every source file and template, in order."""
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.submodule_search_locations is not None, f"{package} is no package"
         root = Path(spec.submodule_search_locations[0])
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted((*root.rglob("*.py"), *root.rglob("*.md"))):
             yield f"{package}/{path.relative_to(root).as_posix()}", path

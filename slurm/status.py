@@ -1,4 +1,6 @@
-"""How far the runs are: python -m slurm.status [RUN_DIR]
+"""Show how far the runs are.
+
+    python -m slurm.status [RUN_DIR]
 
 Jobs from SLURM's accounting or queue, steps from what the runs have written themselves.
 """
@@ -20,6 +22,8 @@ from pix2pix.run.run_directory import RunDirectory
 from slurm.local.cluster import use_local_cluster
 from slurm.records import Records
 from slurm.scheduler import ENDED, JobRow, jobs, queued_logs
+from slurm.sweep import SWEEP_FILE
+from slurm.sweep_table import plot_sweep, sweep_table
 
 _RATE_LINES = 20  # of metrics.jsonl, that the rate is taken from
 _TAIL_BYTES = 20_000
@@ -34,6 +38,12 @@ class StatusOptions:
         None, help="one run, in detail", metavar="RUN_DIR", positional=True
     )
     runs: Path = option(Path("runs"), help="folder of runs to list", metavar="DIR")
+    sort: str = option(
+        "psnr", help="of a sweep: the figure that orders its points, the largest first"
+    )
+    plot: Path | None = option(
+        None, help="of a sweep: picture of PSNR against colorfulness", metavar="FILE.png"
+    )
 
 
 class Progress(NamedTuple):
@@ -56,7 +66,7 @@ class Run(NamedTuple):
 
     @property
     def state(self) -> str:
-        """In a word: SLURM's, or what the run itself has written."""
+        """Return the state in a word: SLURM's, or what the run itself has written."""
         done = self.progress.step >= self.progress.total_steps > 0
         if self.row is None or (self.row.state in ENDED and done):
             return "FINISHED" if done else self._written_state
@@ -64,7 +74,7 @@ class Run(NamedTuple):
 
     @property
     def restarts(self) -> int:
-        """How often its last job started again."""
+        """Return how often its last job started again."""
         starts = [line for line in self.records.read("started") if line["job"] == self.job]
         return max((line["restarts"] for line in starts), default=0)
 
@@ -78,7 +88,7 @@ class Run(NamedTuple):
 
 
 def status(options: StatusOptions) -> int:
-    """Shows the jobs of runs, how far they are, and the last line of their logs.
+    """Show the jobs of runs, how far they are, and the last line of their logs.
 
     Those of the folder --runs, and those in the queue wherever they lie. With a RUN_DIR, its
     starts, its last error and where the log is.
@@ -86,6 +96,11 @@ def status(options: StatusOptions) -> int:
     if options.run_dir is not None:
         if not options.run_dir.is_dir():
             raise UserError(f"there is no folder {options.run_dir}")
+        if (options.run_dir / SWEEP_FILE).exists():
+            print(sweep_table(options.run_dir, options.sort))
+            if options.plot is not None:
+                plot_sweep(options.run_dir, options.plot)
+            return 0
         print(details(look([options.run_dir])[0]))
         return 0
     folders = [path for path in sorted(options.runs.glob("*")) if _is_run(path)]
@@ -107,7 +122,7 @@ def _queued_runs() -> list[Path]:
 
 
 def look(folders: list[Path]) -> list[Run]:
-    """What is to be said about these runs; SLURM is asked once."""
+    """Return what is known of these runs; SLURM is asked once."""
     found = []
     for folder in folders:
         run = RunDirectory(folder)
@@ -130,7 +145,7 @@ def look(folders: list[Path]) -> list[Run]:
 
 
 def progress_of(run: RunDirectory, submitted: dict[str, Any] | None) -> Progress:
-    """From metrics.jsonl; before there is any, from the newest checkpoint."""
+    """Read it from metrics.jsonl; before there is any, from the newest checkpoint."""
     total = int((submitted or {}).get("config", {}).get("total_steps") or 0)
     if run.config_file.exists():
         with suppress(UserError):
@@ -145,7 +160,7 @@ def progress_of(run: RunDirectory, submitted: dict[str, Any] | None) -> Progress
 
 
 def table(runs: list[Run]) -> str:
-    """A line for each run and, below, the last line of its log; within 80 columns."""
+    """Return a line for each run and, below, the last line of its log; in 80 columns."""
     form = "{:<17} {:>8} {:<10} {:>3} {:>3} {:>10} {:>13} {:>8}"
     lines = [form.format("run", "job", "state", "re", "N", "elapsed", "step", "ETA")]
     for run in runs:
@@ -169,7 +184,7 @@ def table(runs: list[Run]) -> str:
 
 
 def details(run: Run) -> str:
-    """One run: progress, starts, last error, log."""
+    """Return what is known of one run: progress, starts, last error, log."""
     progress = run.progress
     rate = f", {progress.rate:.3g} steps/s" if progress.rate else ""
     since = "" if progress.seconds_since is None else f", {_span(progress.seconds_since)} ago"
@@ -195,7 +210,7 @@ def details(run: Run) -> str:
 
 
 def last_line(run: Run) -> str | None:
-    """The error of a run that has failed, else the newest line of rank 0's log."""
+    """Return the error of a run that has failed, else the newest line of rank 0's log."""
     if run.job is None:
         return None
     if run.state not in ("RUNNING", "PENDING", "COMPLETING"):
@@ -251,7 +266,7 @@ def _span(seconds: float) -> str:
 
 
 def _last_records(path: Path) -> list[dict[str, Any]]:
-    """The last lines of a metrics file that are complete."""
+    """Return the last lines of a metrics file that are complete."""
     records: deque[dict[str, Any]] = deque(maxlen=_RATE_LINES)
     try:
         with path.open("rb") as file:
@@ -282,7 +297,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def command() -> None:
-    """`pix2pix-status`, and this file."""
+    """Run `pix2pix-status`, and this file."""
     use_local_cluster()
     main(status, StatusOptions)
 

@@ -15,9 +15,10 @@ from typing import Any
 from data_prep.make_shards import MakeShardsOptions
 from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.cli.command_line import Command, Options, main
+from pix2pix.cli.help import wrap
 from pix2pix.cli.options import option
 from pix2pix.config import TrainConfig
-from pix2pix.data.shards import open_split
+from pix2pix.data.data_set import open_data
 from pix2pix.errors import UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
@@ -37,6 +38,9 @@ from slurm.requeue import STOPPED
 from slurm.scheduler import is_there
 from slurm.shards_job import MergeJob, PartJob
 from slurm.snapshot import snapshot_path, take_snapshot
+from slurm.sweep import GridOptions, Point, points_of, write_sweep
+
+MISTAKE = 2  # exit status of a UserError, as cli.main
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class PartsOptions:
     parts: int = option(help="number of machines that share the work", unit="parts", group="shards")
 
     def __post_init__(self) -> None:
+        """Check the number."""
         if self.parts < 1:
             raise UserError(f"parts must be at least 1, not {self.parts}")
 
@@ -65,7 +70,7 @@ def train(cluster: ClusterOptions, config: TrainConfig) -> int:
         print(f"changed since the last start: {change}")
     launch = _launch(cluster, run.root.name, run.jobs, run.snapshots)
     facts = {"config": config.to_json()}
-    if not _is_ready(launch, facts):
+    if not _is_ready(launch, facts, uses_gpus=True):
         return 0
     if cluster.cluster == "debug":
         return TrainJob(config)()
@@ -78,11 +83,12 @@ def evaluate(cluster: ClusterOptions, options: EvaluateOptions) -> int:
     """Measure a trained run on a cluster; with the flags of scripts/evaluate.py."""
     options = with_absolute_paths(options)
     check_trained(options.run_dir)
-    open_split(options.shards, options.split)
+    image_size = RunDirectory(options.run_dir).read_config().image_size
+    open_data(options.shards, options.split, image_size)
     run = RunDirectory(options.run_dir)
     launch = _launch(cluster, f"{run.root.name}-evaluate", run.jobs / "evaluate", run.snapshots)
     facts = {"evaluate": _texts(options)}
-    if not _is_ready(launch, facts):
+    if not _is_ready(launch, facts, uses_gpus=True):
         return 0
     if cluster.cluster == "debug":
         return EvaluateJob(options, launch.folder)()
@@ -107,7 +113,7 @@ def shards(cluster: ClusterOptions, parts: PartsOptions, options: MakeShardsOpti
     beside = options.out.with_name(f"{options.out.name}.jobs")
     launch = _launch(cluster, f"{options.out.name}-{options.split}", beside, beside / "snapshots")
     facts = {"shards": _texts(options), "parts": parts.parts}
-    if not _is_ready(launch, facts, parts.parts):
+    if not _is_ready(launch, facts, uses_gpus=False, num_jobs=parts.parts):
         return 0
     take_snapshot(beside / "snapshots")
     # In this process, the code is what it is.
@@ -116,18 +122,85 @@ def shards(cluster: ClusterOptions, parts: PartsOptions, options: MakeShardsOpti
         PartJob(replace(options, part=f"{number}/{parts.parts}"), beside, snapshot)
         for number in range(1, parts.parts + 1)
     ]
-    merge: Job = MergeJob(MergeShardsOptions(shards=options.out), beside, snapshot)
-    if cluster.cluster != "slurm":
-        here = cluster.cluster == "debug"
-        # One after another, until one fails: each takes the machine as a whole.
-        statuses = (job() if here else _start(launch, job, facts) for job in [*jobs, merge])
-        return next(filter(None, statuses), 0)
+    merge = MergeJob(MergeShardsOptions(shards=options.out), beside, snapshot)
+    if cluster.cluster == "slurm":
+        return _queue_parts(launch, jobs, merge)
+    # One after another, until one fails: each takes the machine as a whole.
+    last: Job = merge
+    for job in [*jobs, last]:
+        status = job() if cluster.cluster == "debug" else _start(launch, job, facts)
+        if status:
+            return status
+    return 0
+
+
+def sweep(cluster: ClusterOptions, grid: GridOptions, config: TrainConfig) -> int:
+    """Train every point of a grid of flags: a job array, a run directory for each point.
+
+    The points lie in --run_dir, each with its own name. Points that are finished are not trained
+    again, and the others go on. python -m slurm.status RUN_DIR shows their figures side by side.
+    """
+    config = with_absolute_paths(config)
+    points = points_of(grid.grid, config)
+    resolved = {point.name: _check_point(cluster, point) for point in points}
+    left = {name: one for name, one in resolved.items() if not _is_finished(one)}
+    print(f"{len(points)} points, {len(points) - len(left)} of them finished")
+    if not left:
+        return 0
+    folder = config.run_dir / "slurm"
+    launch = _launch(cluster, config.run_dir.name, folder, config.run_dir / "snapshots")
+    facts = {"grid": list(grid.grid), "points": list(left)}
+    if not _is_ready(launch, facts, uses_gpus=True, num_jobs=len(left)):
+        return 0
+    check_one_at_a_time(Records(folder))
+    write_sweep(config.run_dir, grid.grid, points)
+    take_snapshot(config.run_dir / "snapshots")
+    snapshot = None if cluster.cluster == "debug" else launch.snapshot
+    jobs: list[Job] = [TrainJob(one, snapshot, folder) for one in left.values()]
+    if cluster.cluster == "slurm":
+        return _queue_points(launch, jobs, facts)
+    for name, job in zip(left, jobs, strict=True):  # each takes the machine as a whole
+        print(name)
+        status = job() if cluster.cluster == "debug" else _start(launch, job, {"point": name})
+        if status:
+            return status
+    return 0
+
+
+def _check_point(cluster: ClusterOptions, point: Point) -> TrainConfig:
+    try:
+        return check_run(cluster, point.config)[0]
+    except UserError as error:
+        raise UserError(f"the point {point.name}: {error}") from error
+
+
+def _is_finished(config: TrainConfig) -> bool:
+    return RunDirectory(config.run_dir).newest_step() >= (config.total_steps or 0)
+
+
+def _queue_points(launch: Launch, jobs: list[Job], facts: dict[str, Any]) -> int:
     ids = submit(launch, jobs)
+    for job_id, name in zip(ids, facts["points"], strict=True):
+        Records(launch.folder).add("submitted", job=job_id, point=name, **_facts(launch, {}))
     array = ids[0].partition("_")[0]
-    after = replace(launch, name=f"{launch.name}-merge", dependency=f"afterok:{array}")
-    (last,) = submit(after, [merge])
-    print(f"jobs {array} ({parts.parts} parts) and {last} (the merge) are queued")
-    print(f"  logs   {beside}")
+    print(f"job {array} is queued ({len(ids)} points)")
+    print(f"  watch  python -m slurm.status {shlex.quote(str(launch.folder.parent))}")
+    print(f"  stop   scancel {array}   (they save first; the same command goes on)")
+    return 0
+
+
+def _queue_parts(launch: Launch, parts: list[Job], merge: MergeJob) -> int:
+    """Queue the parts, and the merge after them, which tells of a part that failed."""
+    array = submit(launch, parts)[0].partition("_")[0]
+    after = replace(
+        launch,
+        name=f"{launch.name}-merge",
+        dependency=f"afterany:{array}",
+        last_words=[*launch.last_words, f'[ "$status" != {MISTAKE} ] || scancel "$SLURM_JOB_ID"'],
+    )
+    (last,) = submit(after, [replace(merge, array=array)])
+    print(f"jobs {array} ({len(parts)} parts) and {last} (the merge) are queued")
+    print(f"  logs   {launch.folder}")
     print(f"  watch  squeue --jobs {array},{last}")
     print(f"  stop   scancel {array} {last}   (the same command goes on)")
     return 0
@@ -144,17 +217,20 @@ def _launch(cluster: ClusterOptions, name: str, folder: Path, snapshots: Path) -
     )
 
 
-def _is_ready(launch: Launch, facts: dict[str, Any], num_jobs: int = 1) -> bool:
-    """Check the job against the cluster. False for a dry run, which is shown instead."""
+def _is_ready(launch: Launch, facts: dict[str, Any], uses_gpus: bool, num_jobs: int = 1) -> bool:
+    """Check the job against the cluster. Returns False for a dry run, which it shows."""
     cluster = launch.options
+    lines = []
     if cluster.cluster == "slurm" and (is_there() or not cluster.dry_run):
-        check_cluster(launch)
-    if unused := cluster.cluster != "slurm" and cluster.unused_locally:
-        print(f"not used on this machine: {', '.join(unused)}")
+        lines = check_cluster(launch, uses_gpus)
+    elif cluster.cluster != "slurm" and cluster.unused_locally:
+        lines = [f"not used on this machine: {', '.join(cluster.unused_locally)}"]
     if cluster.dry_run:
         is_slurm = cluster.cluster == "slurm"
         print(launch.script(num_jobs) if is_slurm else "# no script: it runs on this machine")
         print(json.dumps(_facts(launch, facts), indent=2))
+    for line in lines:
+        print(wrap(line), file=sys.stderr if cluster.dry_run else sys.stdout)
     return not cluster.dry_run
 
 
@@ -170,12 +246,12 @@ def _start(launch: Launch, job: Job, facts: dict[str, Any]) -> int:
         started(submit(launch, [job])[0])
         return 0
     job_id, status = run_locally(launch, job, started)
-    if status not in (0, STOPPED):
-        told = records.last_error(job_id) or "a rank ended without a word; see the log"
-        print(f"error: {told}", file=sys.stderr)
-    else:
+    if status in (0, STOPPED):
         print(f"job {job_id} {'was stopped and has saved' if status else 'is done'}")
-    return status
+        return status
+    told = records.last_error(job_id) or "a rank ended without a word; see the log"
+    print(wrap(f"error: {told}"), file=sys.stderr)
+    return MISTAKE if f" {UserError.__name__}: " in told else status
 
 
 def _tell(launch: Launch, job_id: str) -> None:
@@ -196,20 +272,21 @@ def _facts(launch: Launch, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(options: Any) -> dict[str, Any]:
-    """Fields as JSON values."""
+    """Return fields as JSON values."""
     values: Sequence[tuple[str, Any]] = list(dataclasses.asdict(options).items())
     return {name: str(value) if isinstance(value, Path) else value for name, value in values}
 
 
 COMMANDS: dict[str, tuple[Command, Options]] = {
     "train": (train, (ClusterOptions, TrainConfig)),
+    "sweep": (sweep, (ClusterOptions, GridOptions, TrainConfig)),
     "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
     "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
 }
 
 
 def command() -> None:
-    """`pix2pix-submit`, and this file."""
+    """Run `pix2pix-submit`, and this file."""
     use_local_cluster()
     main(COMMANDS)
 

@@ -4,38 +4,24 @@ import json
 import threading
 from base64 import b64decode
 from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.web_server import LoopbackServer
 
-class HubServer(ThreadingHTTPServer):
+
+class HubServer(LoopbackServer):
     """Holds the files of models by "owner/name"; `asked` lists the requests."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.models: dict[str, dict[str, bytes]] = {}
         self.asked: list[str] = []
         self.silent = threading.Event()  # set: no request is answered any more
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def commit_of(self, model: str) -> str:
         content = b"".join(sha1(data).digest() for data in self.models[model].values())
         return sha1(content).hexdigest()
-
-    def __enter__(self) -> "HubServer":
-        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self.shutdown()
-        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -47,7 +33,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.closing.wait(60)
             return
         match self.path.partition("?")[0].strip("/").split("/"):
-            case ["api", "models", owner, name, *rest] if self.knows(f"{owner}/{name}"):
+            case ["api", "models" | "datasets", owner, name, *rest] if self.knows(
+                f"{owner}/{name}"
+            ):
                 self.describe(f"{owner}/{name}", rest)
             case [owner, name, "resolve", _, file] if self.knows(f"{owner}/{name}", file):
                 model = f"{owner}/{name}"
@@ -73,14 +61,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.answer_json({"url": f"{self.server.url}/{name}", "name": name})
             case ["api", "validate-yaml"]:  # of the model card
                 self.answer_json({"errors": [], "warnings": []})
-            case ["api", "models", _, _, "preupload", _]:
+            case ["api", "models" | "datasets", _, _, "preupload", _]:
                 files = json.loads(body)["files"]
                 modes = [
                     {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
                     for file in files
                 ]
                 self.answer_json({"files": modes})
-            case ["api", "models", owner, name, "commit", _]:
+            case ["api", "models" | "datasets", owner, name, "commit", _]:
                 self.commit(f"{owner}/{name}", [json.loads(line) for line in body.splitlines()])
             case _:
                 self.answer(b"", 404)

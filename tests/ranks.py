@@ -9,8 +9,9 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 LATE = "hangs, or is slow: it prints where it is"
 
@@ -75,9 +76,9 @@ def _receive(pipe: Connection, deadline: float) -> tuple[bool, Any]:
 
 def _print_stacks(pid: int) -> None:
     """Let a rank and its loader workers print where each of their threads is."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")  # Linux only
-    for process in [pid, *map(int, children.read_text().split() if children.exists() else ())]:
-        os.kill(process, signal.SIGQUIT)
+    rank = psutil.Process(pid)
+    for process in [rank, *rank.children()]:
+        process.send_signal(signal.SIGQUIT)
         time.sleep(0.5)  # else they write at the same time
 
 

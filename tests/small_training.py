@@ -29,7 +29,7 @@ def tiny_config(shards: Path, run_dir: Path, **changes: Any) -> TrainConfig:
         "window_shards": 2,
         "precision": "no",  # the default depends on the machine
     }
-    return TrainConfig(shards=shards, run_dir=run_dir, **(values | changes))
+    return TrainConfig(shards=(str(shards),), run_dir=run_dir, **(values | changes))
 
 
 def fit(config: TrainConfig, stop_after: int | None = None) -> dict[str, Any]:

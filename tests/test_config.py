@@ -9,6 +9,7 @@ import pytest
 
 from pix2pix.cli.command_line import parse
 from pix2pix.cli.help import help_text
+from pix2pix.cli.options import arguments_of
 from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.errors import UserError
 
@@ -17,7 +18,7 @@ FOLDERS = ["--shards", "shards", "--run_dir", "run"]
 
 
 def config(**values: Any) -> TrainConfig:
-    return TrainConfig(shards=Path("shards"), run_dir=Path("run"), **values)
+    return TrainConfig(**{"shards": ("shards",), "run_dir": Path("run")} | values)
 
 
 def refusal(**values: Any) -> str:
@@ -30,7 +31,8 @@ def test_flags_of_a_training_are_these():
     assert [field.name for field in dataclasses.fields(TrainConfig)] == [
         *["shards", "run_dir", "init_from", "seed", "time_limit_minutes"],
         *["collective_timeout_minutes", "max_skipped_steps"],
-        *["image_size", "global_batch", "window_shards", "num_workers"],
+        *["image_size", "global_batch", "window_shards"],
+        *["shard_weights", "shards_cache", "shards_cache_gib", "num_workers"],
         *["color_space", "norm", "dropout", "generator_width", "discriminator_width"],
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
         *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps", "compile"],
@@ -202,6 +204,7 @@ def test_differences_part_what_binds_a_run_from_what_may_change():
 def test_identity_is_all_that_decides_the_numbers_of_a_step():
     free = {
         *["shards", "run_dir", "init_from", "time_limit_minutes", "num_workers"],
+        *["shard_weights", "shards_cache", "shards_cache_gib"],  # weights: with the shards' digest
         *["collective_timeout_minutes", "max_skipped_steps"],
         *["total_steps", "epochs", "decay_start"],
         *["precision", "grad_accumulation_steps", "compile"],
@@ -257,3 +260,34 @@ def test_help_fits_80_columns_and_gives_a_long_flag_its_own_line():
     text = help_text(TrainConfig, program="python scripts/train.py")
     assert max(map(len, text.splitlines())) <= 80
     assert f"\n  --norm batch|instance|sync_batch\n{' ' * 32}normalization layers" in text
+
+
+def test_the_command_line_of_a_configuration_gives_it_again():
+    original = config(
+        shards=("a", "https://host/b"), shard_weights=(1, 3), time_limit_minutes=2.5, dropout=False
+    )
+    assert parse(TrainConfig, arguments_of(original)) == original
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"shards": ("https://me:hush@host/x",)}, "carries a user or a password"),
+        ({"shards": ("https://host/x?sig=hush",)}, "PIX2PIX_URL_QUERY"),
+        ({"shards": ("ftp://host/x",)}, "'ftp:' is neither a relative path nor one of http"),
+        ({"shards": ("a", "a")}, "names a folder twice"),
+        ({"shards": ("a", "b"), "shard_weights": (1,)}, "1 values for 2 --shards"),
+        ({"shard_weights": (0,)}, "whole numbers from 1 on"),
+        ({"shards_cache_gib": 0.0}, "shards_cache_gib must be more than 0"),
+    ],
+)
+def test_shards_that_cannot_be_are_refused_without_telling_a_secret(values, words):
+    with pytest.raises(UserError) as caught:
+        config(**values)
+    assert words in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_the_one_folder_of_an_earlier_version_is_read():
+    values = config().to_json() | {"shards": "shards"}
+    assert TrainConfig.from_json(values) == config()

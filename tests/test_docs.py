@@ -23,6 +23,7 @@ ON_A_CLUSTER = "-m slurm."  # tests/slurm/test_cluster_pages.py runs these
 
 FLAG = re.compile(r"--(\w+)")
 LAUNCHER_FLAGS = {
+    "cpu",
     "multi_gpu",
     "num_processes",
     "num_machines",
@@ -62,8 +63,9 @@ def flags_of(program: str) -> frozenset[str]:
 def programs() -> list[str]:
     scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("[a-z]*.py")]
     commands = [path for path in (ROOT / "data_prep").glob("*.py") if "main(" in path.read_text()]
-    submissions = [f"-m slurm.submit {name}" for name in ("train", "evaluate", "shards")]
+    submissions = [f"-m slurm.submit {name}" for name in ("train", "sweep", "evaluate", "shards")]
     benchmarks = [f"scripts/benchmark.py {name}" for name in (*TITLES, "summary")]
+    submissions.append("-m slurm.status")
     return scripts + submissions + benchmarks + [f"-m data_prep.{path.stem}" for path in commands]
 
 
@@ -88,11 +90,23 @@ def test_flags_and_targets_in_prose_exist(page):
             assert named <= set(targets), code
 
 
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    code = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)", code.sub("", page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     folder = ROOT if (ROOT / page).exists() else ROOT / "docs"
-    links = re.findall(r"\]\(([^)#]+)\)", PAGES[page])
-    assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = folder / (path or page)
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
 
 
 def test_the_table_of_files_is_complete():

@@ -62,19 +62,24 @@ INSTEAD = {
     " PHOTOS": " large",
     " SHARDS": " shards",
     "loader --photos photos": "loader --photos large",
-    " --img2dataset PYTHON": "",
 }
 
 # Not run here, and why that is no loss.
 ELSEWHERE = {
     "slurm.submit": "tests/slurm/test_cluster_pages.py runs these on a SLURM, in small",
     "slurm.status runs/coco-8": "the same",
+    "slurm.status runs/sweep": "the same",
     "make test": "a suite does not run itself: .ci/run does",
+    "make fuzz": "ten minutes: tests/fuzz/test_fuzz.py runs one of them",
     "make chaos": "tests/chaos/test_chaos.py runs it with ten kills",
     "make cluster": "tests/slurm/test_local_cluster.py starts and stops one",
     "make bench": "ten minutes: its benchmarks are run one by one, in small",
     "scripts/page.py": "a server: tests/web/test_page_in_browser.py uses the one that it starts",
     "make board": "a server: tests/training/test_board.py asks the one that it starts",
+    "index_shards": "others' shards: tests/data_prep/test_index_shards.py makes such",
+    "copy_shards shards s3": "a store: tests/data_prep/test_copy_shards.py has one of its own",
+    "copy_shards shards hf": "the same",
+    "copy_shards s3": "the same",
     "download_coco": "20 GB: tests/data_prep/test_download_coco.py has a server of its own",
     "pip install": "an index of packages: tests/test_packaging.py installs the wheel",
     "apt-get install": "an index of packages",

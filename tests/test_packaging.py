@@ -40,6 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def source_files() -> set[str]:
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    files |= {path for package in PACKAGES for path in (ROOT / package).rglob("*.md")}
     files |= {ROOT / package / "py.typed" for package in PACKAGES} | {*ROOT.glob("scripts/*.py")}
     return {str(path.relative_to(ROOT)) for path in files}
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pix2pix.cli.command_line import parse
+from pix2pix.cli.command_line import parse, parse_all
 from pix2pix.config import TrainConfig
+from slurm.sweep import GridOptions, points_of
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 COCO_PHOTOGRAPHS = 118_287  # of train2017; a few fewer in shards
@@ -60,3 +61,15 @@ def test_a_recipe_says_what_it_is_for_and_how_to_start_it(recipe):
     assert text.startswith("# ")
     assert max(map(len, text.splitlines())) <= 100
     assert f"recipes/{recipe.name}" in text or "`make demo`" in text
+
+
+SWEEPS = sorted((Path(__file__).parents[1] / "recipes" / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", SWEEPS, ids=lambda recipe: recipe.stem)
+def test_a_recipe_of_a_sweep_is_a_grid_of_trainings(recipe):
+    flags = ["--shards=s", "--run_dir=r", f"--config={recipe}"]
+    grid, config = parse_all((GridOptions, TrainConfig), flags)
+    points = points_of(grid.grid, config)
+    assert len(points) > 1
+    assert {point.config.total_steps for point in points} == {625}

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Asked(NamedTuple):
@@ -13,26 +13,23 @@ class Asked(NamedTuple):
 
     path: str
     start: int  # of the range; 0 where none was asked for
+    is_head: bool = False  # the headers alone
 
 
-class WebServer(ThreadingHTTPServer):
-    """Serves `files` by path, with ranges and tags; each request takes the next of `faults`."""
+class LoopbackServer(ThreadingHTTPServer):
+    """A server on a free port of loopback, while its context lasts; then `closing` is set."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.files: dict[str, bytes] = {}
-        self.faults: deque[Fault] = deque()
-        self.asked: list[Asked] = []
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.closing = threading.Event()
-        self.sends_tags = True
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def __enter__(self) -> "WebServer":
+    def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
         return self
 
@@ -40,6 +37,17 @@ class WebServer(ThreadingHTTPServer):
         self.closing.set()
         self.shutdown()
         self.server_close()
+
+
+class WebServer(LoopbackServer):
+    """Serves `files` by path, with ranges and tags; each request takes the next of `faults`."""
+
+    def __init__(self) -> None:
+        super().__init__(_Handler)
+        self.files: dict[str, bytes] = {}
+        self.faults: deque[Fault] = deque()
+        self.asked: list[Asked] = []
+        self.sends_tags = True
 
 
 def tag_of(data: bytes) -> str:
@@ -51,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: WebServer
 
     def do_GET(self) -> None:
-        self.server.asked.append(Asked(self.path, self.range_start()))
+        self.server.asked.append(Asked(self.path, self.range_start(), self.command == "HEAD"))
         fault = self.server.faults.popleft() if self.server.faults else well
         data = self.server.files.get(self.path)
         try:
@@ -61,6 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
                 fault(self, data)
         except (BrokenPipeError, ConnectionResetError):
             pass  # a probe leaves the body unread
+
+    do_HEAD = do_GET
 
     def range_start(self) -> int:
         return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
@@ -98,8 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.sends_tags:
             self.send_header("ETag", tag)
         self.end_headers()
-        body = data[start or 0 :]
-        self.wfile.write(body if cut is None else body[:cut])
+        self.send_body(data[start or 0 :][:cut])
 
     def partial(self, data: bytes, start: int, tag: str | None = None) -> None:
         """The bytes from `start` on."""
@@ -108,7 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         self.send_header("ETag", tag or tag_of(data))
         self.end_headers()
-        self.wfile.write(data[start:])
+        self.send_body(data[start:])
+
+    def send_body(self, body: bytes) -> None:
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -65,7 +65,6 @@ CHARTS = {
                     f"{prefix}codec_bound_pairs_per_second",
                     f"{prefix}codec_bound_spread",
                 ),
-                Bar("img2dataset", f"{prefix}img2dataset_per_second", "img2dataset_spread"),
             ),
         )
         for prefix, processes in (("", "all processes"), ("one_process_", "one process"))
@@ -115,7 +114,7 @@ CHARTS = {
             "s",
             tuple(
                 Bar(part.replace("_", " "), f"{part}_seconds")
-                for part in ("start", "first_step", "loop", "pictures", "evaluation", "checkpoints")
+                for part in ("start", "loop", "pictures", "evaluation", "checkpoints")
             ),
             compared=False,
         ),
@@ -177,7 +176,7 @@ CHARTS = {
 
 
 def rows(chart: Chart, report: Mapping[str, Any]) -> Iterator[Row]:
-    """The bars of `chart` that `report` has figures for."""
+    """Return the bars of `chart` that `report` has figures for."""
     first: float | None = None
     for bar in chart.bars:
         if bar.figure not in report:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +27,7 @@ from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.options import CheckpointOptions
 from pix2pix.benchmark.processes import environments
 from pix2pix.benchmark.report import Figures, spread
+from pix2pix.cli.options import arguments_of
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run.checkpoint_files import checkpoints, read_facts
@@ -35,7 +37,7 @@ TRAIN = (_INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "scr
 
 
 def measure(options: CheckpointOptions) -> tuple[Figures, str | None]:
-    """The figures, and the GPU that they were measured on.
+    """Return the figures, and the GPU that they were measured on.
 
     Raises UserError where the scratch folder can't be written.
     """
@@ -65,7 +67,7 @@ def _scratch(root: Path | None) -> Iterator[Path]:
 
 
 def _measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Saves by ranks of a process group, which this process is not one of."""
+    """Measure saves by ranks of a process group, which this process is not one of."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     ranks = []
@@ -177,9 +179,8 @@ def _measured_starts(options: CheckpointOptions, folder: Path) -> dict[str, floa
 
 def _seconds_to_step(step: int, options: CheckpointOptions, folder: Path) -> float:
     """Train to `step`, the first one of this start; the log says when it was done."""
-    flags = _config(options, folder).to_json() | {"total_steps": step}
-    command = [sys.executable, str(TRAIN)]
-    command += [f"--{name}={'none' if v is None else v}" for name, v in flags.items()]
+    config = replace(_config(options, folder), total_steps=step)
+    command = [sys.executable, str(TRAIN), *arguments_of(config)]
     begun = time.time()
     ranks = [
         subprocess.Popen(
@@ -197,7 +198,7 @@ def _seconds_to_step(step: int, options: CheckpointOptions, folder: Path) -> flo
 
 def _config(options: CheckpointOptions, folder: Path) -> TrainConfig:
     return TrainConfig(
-        shards=folder / "shards",
+        shards=(str(folder / "shards"),),
         run_dir=folder / "run",
         global_batch=options.num_processes,
         image_size=options.image_size,
@@ -212,7 +213,7 @@ def _config(options: CheckpointOptions, folder: Path) -> TrainConfig:
 
 
 def _write_shards(folder: Path, num_photos: int) -> None:
-    """A few colored clouds: what is on the photographs costs nothing here."""
+    """Draw a few colored clouds: what is on the photographs costs nothing here."""
     photos = folder / "photos"
     photos.mkdir()
     random = np.random.default_rng(0)

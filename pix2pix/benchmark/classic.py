@@ -26,7 +26,7 @@ class ClassicStep:
         self.target = torch.rand(shape, device=device).repeat(1, 2, 1, 1) * 2 - 1
 
     def __call__(self) -> None:
-        """The discriminator learns, then the generator."""
+        """Train the discriminator, then the generator."""
         fake = self.generator(self.condition)
         self.discriminator.requires_grad_(True)
         self.discriminator_optimizer.zero_grad()

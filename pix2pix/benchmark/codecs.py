@@ -13,10 +13,10 @@ from itertools import cycle, islice
 import numpy as np
 from PIL import Image
 
-from data_prep.pairs import HEADROOM, JPEG_QUALITY, picture_size
+from data_prep.pairs import JPEG_QUALITY
 from data_prep.photos import Photo, Source
-from data_prep.resize import resize
 from pix2pix.photos.photo import luma, open_photo, open_reduced
+from pix2pix.photos.resize import HEADROOM, picture_size, resize
 from pix2pix.system.machine import keep_freed_memory
 
 _EQUAL_DECIBELS = 100.0  # in place of infinity

@@ -24,25 +24,27 @@ from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
 from pix2pix.config import TrainConfig
-from pix2pix.data.batches import TrainMicroBatches, crop_size
+from pix2pix.data.batches import TrainMicroBatches, train_side
+from pix2pix.data.data_set import open_data
+from pix2pix.data.index import index_shard
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import ShardIndex, index_shard, open_split
 from pix2pix.data.stream import AHEAD, BatchStream
 from pix2pix.system.machine import keep_freed_memory, num_cores
 
+_IMAGE_SIZE = 256  # pixels
 _SYNTHETIC_PHOTOS = 48
 _MOST_DECODED = 1000  # pairs of JPEGs held in memory: 60 MB
 
 
 def measure(options: LoaderOptions) -> Figures:
-    """Samples per second of each side, for `num_workers` processes."""
+    """Measure samples per second of each side, for `num_workers` processes."""
     workers = options.num_workers or num_cores()
     with TemporaryDirectory(prefix="loader-") as folder:
         shards, pictures = Path(folder, "shards"), Path(folder, "pictures")
         _prepare(options, Path(folder, "photos"), shards)
-        reader = ShardReader(shards, open_split(shards, "train"))
+        reader = ShardReader(open_data([str(shards)], "train", _IMAGE_SIZE), _IMAGE_SIZE)
         pairs = _unpack(reader, pictures)
-        side = crop_size(reader.split.short_side)
+        side = train_side(reader)
         sides = {
             "ours": lambda: _ours(reader, options, workers),
             "bound": lambda: _decode_only(pairs, options, workers),
@@ -65,7 +67,7 @@ def measure(options: LoaderOptions) -> Figures:
         "classic_spread": timings["classic"].spread,
         "num_workers": workers,
         "batch_size": options.batch_size,
-        "photos": f"{options.photos or 'synthetic'}, {reader.split.num_samples} of them",
+        "photos": f"{options.photos or 'synthetic'}, {reader.num_samples} of them",
     }
 
 
@@ -79,20 +81,21 @@ def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
     """Each color picture as a file of its own; gray and color JPEGs of some, in memory."""
     pictures.mkdir()
     pairs: list[tuple[bytes, bytes]] = []
-    for shard in reader.split.shards:
-        path = reader.root / shard.name
-        table: ShardIndex = index_shard(path)
+    for data, shard in reader.shards:
+        path = data.tar(shard)
+        table = index_shard(path)
         with path.open("rb") as file:
-            for key, *places in zip(table.keys, table.gray, table.color, strict=True):
-                gray, color = (os.pread(file.fileno(), *place.tolist()[::-1]) for place in places)
-                (pictures / f"{key}.jpg").write_bytes(color)
+            for sample in range(table.num_samples):
+                places = (table.place(member, sample) for member in ("gray", "color"))
+                gray, color = (os.pread(file.fileno(), size, offset) for offset, size in places)
+                (pictures / f"{table.key(sample)}.jpg").write_bytes(color)
                 if len(pairs) < _MOST_DECODED:
                     pairs.append((gray, color))
     return pairs
 
 
 def _ours(reader: ShardReader, options: LoaderOptions, workers: int) -> float:
-    config = TrainConfig(shards=Path(), run_dir=Path(), global_batch=options.batch_size)
+    config = TrainConfig(shards=(".",), run_dir=Path(), global_batch=options.batch_size)
     micro_batches = TrainMicroBatches(reader, config, rank=0, world_size=1)
     device = torch.device("cpu")
     with BatchStream(micro_batches, range(options.num_batches), device, workers) as stream:
@@ -138,7 +141,7 @@ def _with_our_malloc(worker: int) -> None:
 
 
 def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int) -> float:
-    """The classic loader, for a quarter of the batches: it takes several times as long."""
+    """Run the classic loader, for a quarter of the batches: it takes several times as long."""
     folder = ImageFolder(files * (1 + options.num_batches * options.batch_size // len(files)), side)
     loader = DataLoader(folder, options.batch_size, shuffle=True, num_workers=workers)
     return _seconds_per_sample(islice(loader, max(2, options.num_batches // 4)), options)

@@ -14,7 +14,7 @@ StepBuilder = Callable[[int], Callable[[], object]]  # from a batch size
 
 
 def kept_bytes(step: Callable[[], object]) -> int:
-    """The most bytes that autograd keeps for a backward pass at any moment of a step.
+    """Return the most bytes that autograd keeps for a backward pass at any moment of a step.
 
     Each piece of memory counts once, however many operations keep it. Weights count too: only the
     difference of two batch sizes is what photographs need. The same on every device, but for what
@@ -56,7 +56,7 @@ class _Tally:
 
 
 def saved_bytes_per_photograph(build: StepBuilder) -> int:
-    """What a photograph adds to what autograd keeps: the difference of batches of 2 and 1."""
+    """Return what a photograph adds to what autograd keeps: batches of 2 and 1 compared."""
     return kept_bytes(build(2)) - kept_bytes(build(1))
 
 

@@ -56,8 +56,8 @@ class EndToEndOptions:
     )
     num_samples: int | None = option(
         None,
-        help="length of the training: 100000 is the classic run, 4,000 photographs 25 times; "
-        "none: what the turns take",
+        help="length of each training: 100000 is the classic run, 4,000 photographs 25 times; "
+        "none: what a turn takes",
         unit="samples",
     )
     recipe: Path | None = option(
@@ -140,9 +140,6 @@ class PrepOptions:
         None, help="folder of photographs; none: synthetic ones, as large as COCO's", metavar="DIR"
     )
     num_workers: int = option(0, help="processes; 0 is one per core", unit="processes")
-    img2dataset: Path | None = option(
-        None, help="a Python with img2dataset, to measure it beside ours", metavar="PYTHON"
-    )
     rounds: int = option(5, help="how often each side has its turn")
     seconds_per_turn: float = option(5.0, help="how long a turn lasts, roughly", unit="seconds")
 

@@ -1,86 +1,69 @@
 """A benchmark's report as a picture: bars side by side, and what was measured where."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Mapping
-from io import BytesIO
-from typing import Any
-
-from PIL import Image, ImageDraw
+from typing import TYPE_CHECKING, Any
 
 from pix2pix.benchmark.charts import CHARTS, TITLES, Chart, Row, amount, rows
-from pix2pix.cli.charts import BAR, INK, MARK, SOFT, TEXT, TITLE, font
+from pix2pix.cli.charts import BAR, INK, MARK, SOFT, new_figure
 
-WIDTH, MARGIN = 960, 28  # pixels
-_LABELS = 190  # left of the bars
-_BARS = 370  # the longest of them
-_PITCH, _THICK = 30, 18  # from bar to bar; of a bar
-_LINE = TEXT + 5
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 960  # pixels
+_TITLE, _BAR, _LINE = 60, 32, 18  # heights of a chart's title, of a bar with its gap, of a line
 _OTHERS = "#b8bec6"
-_HEADLINE = 28
 
 
-def draw_report(report: Mapping[str, Any]) -> bytes:
-    """PNG of one report, as `report.py` writes it."""
-    return png(picture_of(report))
-
-
-def picture_of(report: Mapping[str, Any]) -> Image.Image:
-    """The same as a picture of mode RGB."""
+def draw_report(report: Mapping[str, Any]) -> Figure:
+    """Return one report, as `report.py` writes it, as a figure."""
     charts = [
         (chart, drawn)
         for chart in CHARTS[report["benchmark"]]
         if (drawn := list(rows(chart, report)))
     ]
     foot = _foot(report)
-    top = MARGIN + _HEADLINE + 20
-    height = top + sum(_height(drawn) for _, drawn in charts) + len(foot) * _LINE + MARGIN
-    picture = Image.new("RGB", (WIDTH, height), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN), TITLES[report["benchmark"]], INK, font(_HEADLINE))
-    for chart, drawn in charts:
-        _draw_chart(draw, top, chart, drawn)
-        top += _height(drawn)
-    for number, line in enumerate(foot):
-        draw.text((MARGIN, top + number * _LINE), line, SOFT, font(TEXT))
-    return picture
+    heights = [_TITLE + len(drawn) * _BAR for _, drawn in charts]
+    figure = new_figure(WIDTH, 86 + sum(heights) + len(foot) * _LINE)
+    figure.suptitle(TITLES[report["benchmark"]], x=0.02, ha="left", fontsize=20, color=INK)
+    places = figure.subplots(len(charts), height_ratios=heights, squeeze=False)
+    for axes, (chart, drawn) in zip(places[:, 0], charts, strict=True):
+        _draw_chart(axes, chart, drawn)
+    figure.supxlabel("\n".join(foot), x=0.02, ha="left", fontsize=10, color=SOFT)
+    return figure
 
 
-def png(picture: Image.Image) -> bytes:
-    """The picture as a file."""
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
-def _height(drawn: list[Row]) -> int:
-    return TITLE + 14 + len(drawn) * _PITCH + 22
-
-
-def _draw_chart(draw: ImageDraw.ImageDraw, top: int, chart: Chart, drawn: list[Row]) -> None:
-    draw.text((MARGIN, top), chart.title, INK, font(TITLE))
-    left = MARGIN + _LABELS
-    longest = max(row.value * (1 + row.spread / 2) for row in drawn)
+def _draw_chart(axes: Axes, chart: Chart, drawn: list[Row]) -> None:
+    numbers = range(len(drawn))
+    values = [row.value for row in drawn]
+    colors = [_OTHERS if chart.compared and number else BAR for number in numbers]
+    bars = axes.barh(
+        numbers,
+        values,
+        0.6,
+        xerr=[row.value * row.spread / 2 for row in drawn],
+        color=colors,
+        error_kw={"ecolor": MARK, "elinewidth": 2},
+    )
+    axes.bar_label(bars, [amount(value, chart.unit) for value in values], padding=8, color=INK)
     for number, row in enumerate(drawn):
-        y = top + TITLE + 14 + number * _PITCH
-        middle = y + _THICK // 2
-
-        def x(value: float) -> float:
-            return left + _BARS * value / longest
-
-        ours = not chart.compared or number == 0
-        draw.text((MARGIN, middle), row.label, INK, font(TEXT), anchor="lm")
-        draw.rectangle((left, y, max(left + 1, x(row.value)), y + _THICK), BAR if ours else _OTHERS)
-        low, high = (x(row.value * (1 + sign * row.spread / 2)) for sign in (-1, 1))
-        if row.spread:
-            draw.line((low, middle, high, middle), MARK, 2)
-        text = amount(row.value, chart.unit)
-        end = max(x(row.value), high) + 10
-        draw.text((end, middle), text, INK, font(TEXT), anchor="lm")
-        draw.text((WIDTH - MARGIN, middle), row.note, SOFT, font(TEXT), anchor="rm")
+        place = (1, number)
+        axes.annotate(
+            row.note, place, xycoords=("axes fraction", "data"), ha="right", va="center", color=SOFT
+        )
+    axes.set_title(chart.title, loc="left", fontsize=13, color=INK)
+    axes.set_yticks(numbers, [row.label for row in drawn])
+    axes.set_ylim(len(drawn) - 0.5, -0.5)
+    axes.set_xlim(0, 2 * max(values))  # the right half is for figures and notes
+    axes.tick_params(length=0, labelsize=10, labelbottom=False, labelcolor=INK)
+    axes.spines[:].set_visible(False)
 
 
 def _foot(report: Mapping[str, Any]) -> list[str]:
-    """What is no bar: settings, versions and the device; a line says what the marks are."""
+    """Return what is no bar: settings, versions and the device; a line says what the marks are."""
     settings = {
         k: v for k, v in report.items() if isinstance(v, int | str) and not _is_shown(k, report)
     }
@@ -94,7 +77,7 @@ def _foot(report: Mapping[str, Any]) -> list[str]:
     ]
     words = [", ".join(told), ", ".join([device, *versions])]
     words.append("medians; a red line is as long as the slowest and the fastest round are apart")
-    return [line for text in words for line in textwrap.wrap(text, 118)]
+    return [line for text in words for line in textwrap.wrap(text, 125)]
 
 
 def _is_shown(figure: str, report: Mapping[str, Any]) -> bool:

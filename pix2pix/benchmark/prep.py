@@ -24,16 +24,15 @@ from tqdm import tqdm
 
 from data_prep.pairs import PairSettings, make_pair
 from data_prep.photos import FolderSource, Photo, digest_photos
-from data_prep.resize import RESIZER
 from data_prep.shard_file import Prep, ShardTask, make_shard
 from data_prep.workers import work_in_parallel
 from pix2pix.benchmark.codecs import codec_rate, psnr_of_path
-from pix2pix.benchmark.img2dataset import img2dataset_rate
 from pix2pix.benchmark.options import PrepOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import spread
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
+from pix2pix.photos.resize import RESIZER
 from pix2pix.system.machine import num_cores, peak_memory
 
 _SETTINGS = PairSettings(short_side=286, min_short_side=256, min_chroma=4.0)  # make_shards' own
@@ -46,7 +45,7 @@ _TRIAL_PAIRS = 100  # to learn how many make a turn
 def measure(options: PrepOptions) -> dict[str, float | int | str]:
     """Figures of data preparation, for one process and for `num_workers`; names carry the units.
 
-    Raises UserError where no photograph can be used, or img2dataset does not run.
+    Raises UserError where no photograph can be used.
     """
     num_workers = options.num_workers or num_cores()
     with TemporaryDirectory(prefix="prep-") as folder:
@@ -70,11 +69,6 @@ def measure(options: PrepOptions) -> dict[str, float | int | str]:
         figures[f"{name}spread"] = spread(rates["pairs", workers])
         figures[f"{name}codec_bound_spread"] = spread(rates["bound", workers])
     figures |= {"worker_megabytes": memory / 1e6, "psnr_decibels": psnr}
-    if options.img2dataset is not None:
-        peer = median(rates["img2dataset", num_workers])
-        ratio = median(rates["pairs", num_workers]) / peer  # the same cores for both
-        figures |= {"img2dataset_per_second": peer, "img2dataset_ratio": ratio}
-        figures["img2dataset_spread"] = spread(rates["img2dataset", num_workers])
     return figures
 
 
@@ -100,14 +94,6 @@ class _Bench:
             tars = sum(task.tar.is_file() for task in tasks)
             assert tars == len(tasks), "a photograph that makes no pair was not left out before"
         return num_photos / seconds
-
-    def img2dataset_rate(self, python: Path, num_workers: int, num_photos: int) -> float:
-        """Photographs per second of img2dataset."""
-        with self._emptied():
-            size = _SETTINGS.short_side
-            return img2dataset_rate(
-                python, self.source, self.photos, self.root, size, num_workers, num_photos
-            )
 
     def worker_memory(self) -> int:
         """Most memory in bytes that a worker process holds while it makes a shard."""
@@ -154,9 +140,6 @@ def _take_turns(
         for workers in sorted({1, num_workers}):
             rates["bound", workers].append(bench.codec_rate(workers, workers * num_pairs))
             rates["pairs", workers].append(bench.preparation_rate(workers, workers * num_pairs))
-        if options.img2dataset is not None:
-            rate = bench.img2dataset_rate(options.img2dataset, num_workers, workers * num_pairs)
-            rates["img2dataset", num_workers].append(rate)
     return rates
 
 

@@ -10,7 +10,7 @@ _TCP_INFO_ACKED = 120  # bytes before tcpi_bytes_acked in the kernel's struct tc
 
 
 def environments(num_processes: int) -> list[dict[str, str]]:
-    """The environment of each rank, as a launcher would set it."""
+    """Return the environment of each rank, as a launcher would set it."""
     if num_processes == 1:
         return [{}]
     with socket.socket() as probe:

@@ -5,6 +5,7 @@ from statistics import median
 
 from pix2pix.benchmark.options import Output
 from pix2pix.benchmark.plot import draw_report
+from pix2pix.cli.charts import picture_of, png
 from pix2pix.cli.help import table
 from pix2pix.run.run_directory import versions
 from pix2pix.system.durable import publish, publish_json
@@ -28,7 +29,7 @@ def report(name: str, figures: Figures, output: Output, device: str | None = Non
         publish_json(output.json, whole)
         print(f"written: {output.json}")
     if output.plot is not None:
-        publish(output.plot, draw_report(whole))
+        publish(output.plot, png(picture_of(draw_report(whole))))
         print(f"drawn: {output.plot}")
 
 

@@ -29,7 +29,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run.distributed import Distributed
 from pix2pix.system.machine import num_cores
-from pix2pix.training.step import default_precision
+from pix2pix.training.precision import default_precision
 from pix2pix.training.trainer import Trainer
 
 TOGETHER, APART = "together", "apart"  # with gradients averaged over the processes, and without
@@ -51,7 +51,7 @@ class Side:
 
 
 def measure(options: ScalingOptions) -> tuple[Figures, str | None]:
-    """The figures, and the GPUs that they were measured on.
+    """Return the figures, and the GPUs that they were measured on.
 
     Raises UserError where there are fewer cores or GPUs than processes are asked for.
     """
@@ -69,7 +69,7 @@ def measure(options: ScalingOptions) -> tuple[Figures, str | None]:
         worlds = {}
         for count in counts:
             config = configure(
-                shards=shards,
+                shards=(str(shards),),
                 run_dir=Path(name, f"run{count}"),
                 global_batch=count * batch_size,
                 image_size=options.image_size,
@@ -187,7 +187,7 @@ def _told(pipe: Connection) -> tuple[str, int] | None:
 def take_turns(
     worlds: dict[int, World], rounds: int, seconds_per_turn: float
 ) -> dict[Side, list[Turn]]:
-    """A turn of each side in every round, after two steps that do not count."""
+    """Give each side a turn in every round, after two steps that do not count."""
     sides = [Side(n, TOGETHER) for n in worlds] + [Side(n, APART) for n in worlds if n > 1]
     steps = {}
     for side in sides:

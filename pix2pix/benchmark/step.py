@@ -18,7 +18,8 @@ from pix2pix.data.batches import Batch
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.state import build_state
 from pix2pix.system.machine import keep_all_freed_memory
-from pix2pix.training.step import PRECISIONS, AdversarialStep, default_precision
+from pix2pix.training.precision import default_precision
+from pix2pix.training.step import PRECISIONS, AdversarialStep
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}  # large enough to reach the device's best rate
 
@@ -71,7 +72,7 @@ def measure(options: StepOptions, distributed: Distributed) -> Figures:
 
 def _our_step(options: StepOptions, precision: str, device: torch.device) -> Callable[[], object]:
     config = TrainConfig(
-        shards=Path(),
+        shards=(".",),
         run_dir=Path(),
         image_size=options.image_size,
         global_batch=options.batch_size,
@@ -101,7 +102,7 @@ def _flops(step: Callable[[], object]) -> int:
 def _matmuls(
     device: torch.device, dtype: torch.dtype
 ) -> tuple[dict[str, Callable[[], object]], int]:
-    """A large square matrix product by each library that has one, and its operations.
+    """Return a large square matrix product by each library that has one, and its operations.
 
     MKL, which is behind linear layers, multiplies fp32 on an AMD processor at 40 % of the rate of
     oneDNN, which is behind convolutions: against MKL alone, a step would reach more than there is.
@@ -118,7 +119,7 @@ def _matmuls(
 
 
 def _memory(options: StepOptions, precision: str, device: torch.device) -> Figures:
-    """What a step needs; alone on the device, before anything else is built there."""
+    """Return what a step needs; alone on the device, before anything else is built there."""
 
     def build(batch_size: int) -> Callable[[], object]:
         return _our_step(replace(options, batch_size=batch_size, compile=False), precision, device)

@@ -8,7 +8,8 @@ from typing import Any
 from PIL import Image
 
 from pix2pix.benchmark.charts import CHARTS, TITLES, amount, rows
-from pix2pix.benchmark.plot import picture_of, png
+from pix2pix.benchmark.plot import draw_report
+from pix2pix.cli.charts import picture_of, png
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
 
@@ -26,7 +27,7 @@ def summarize(folder: Path) -> None:
     if not reports:
         raise UserError(f"--reports {folder}: no report there; make bench writes them")
     print("\n".join(line for report in reports for line in lines(report)))
-    pictures = [picture_of(report) for report in reports]
+    pictures = [picture_of(draw_report(report)) for report in reports]
     whole = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)), "white")
     top = 0
     for picture in pictures:
@@ -37,7 +38,7 @@ def summarize(folder: Path) -> None:
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """A line for each bar of the report, at most 80 columns."""
+    """Return a line for each bar of the report, at most 80 columns."""
     told = []
     for chart in CHARTS[report["benchmark"]]:
         told += ["", f"{TITLES[report['benchmark']]}: {chart.title}"]

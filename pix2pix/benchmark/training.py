@@ -11,7 +11,7 @@ from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.cli.command_line import parse
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch, TrainMicroBatches
-from pix2pix.data.preflight import CROP_OF_SHORT_SIDE
+from pix2pix.data.shards import CROP_OF_SHORT_SIDE
 from pix2pix.training.trainer import Trainer
 
 _SYNTHETIC_PHOTOS = 48
@@ -19,10 +19,14 @@ _VAL_FRACTION = 1 / 6
 
 
 def configure(recipe: Path | None = None, **values: object) -> TrainConfig:
-    """A configuration as `train.py --config RECIPE` reads it; values win over it, None is none."""
+    """Read a recipe as `train.py --config` does; values win over it, None is none."""
     given = {name: value for name, value in values.items() if value is not None}
     given |= {} if recipe is None else {"config": recipe}
-    return parse(TrainConfig, [f"--{name}={value}" for name, value in given.items()])
+    several = {name: value for name, value in given.items() if isinstance(value, tuple)}
+    flags = [f"--{name}={value}" for name, value in given.items() if name not in several]
+    for name, words in several.items():
+        flags += [f"--{name}", *map(str, words)]
+    return parse(TrainConfig, flags)
 
 
 def prepare_shards(photos: Path | None, folder: Path, image_size: int) -> Path:
@@ -46,7 +50,7 @@ def prepare_shards(photos: Path | None, folder: Path, image_size: int) -> Path:
 
 
 def first_batch(trainer: Trainer) -> Batch:
-    """What this rank's first step sees, on the device."""
+    """Return what this rank's first step sees, on the device."""
     ranks = trainer.distributed
     micro_batches = TrainMicroBatches(trainer.train, trainer.config, ranks.rank, ranks.world_size)
     return micro_batches[0].to(ranks.device)
@@ -54,6 +58,6 @@ def first_batch(trainer: Trainer) -> Batch:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """What is printed inside is dropped: a benchmark prints its figures only."""
+    """Drop what is printed inside: a benchmark prints its figures only."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

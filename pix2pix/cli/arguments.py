@@ -1,4 +1,4 @@
-"""The text of every flag: from argv, by Fire's grammar, and from a YAML file."""
+"""The text of every flag, from argv by Fire's grammar and from a YAML file."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,26 +15,27 @@ from pix2pix.errors import UserError
 
 
 class Given(NamedTuple):
-    """A value that somebody gave, and where it stands: the start of an error about it."""
+    """A given value and its place, with which an error about it begins."""
 
     raw: str | list[str]
     where: str
 
 
 def from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict[str, Given]:
-    """Return argv by flag name. Fire does the grammar, with its guesses about values taken away."""
+    """Return argv by flag name. Fire parses the grammar, without its guesses about values."""
     arguments, lists = _take_lists(arguments, flags)
     positional: list[str] = []
     named: dict[str, str] = {}
 
-    @SetParseFn(str)  # or fire reads 1_000 as 1000 and n1,n2 as a tuple
+    @SetParseFn(str)  # otherwise fire reads 1_000 as 1000 and n1,n2 as a tuple
     def collect(*values: str, **texts: str) -> None:
         positional.extend(values)
         named.update(texts)
 
     spelled = list(_spell_out(arguments, flags))
-    # What follows the last `--` are fire's own flags, `--interactive` for one: ours stand there, so
-    # that a user's cannot. Without another separator, a lone `-` would end the arguments.
+    # After the last `--` fire reads its own flags, such as `--interactive`. The command ends with
+    # our own `--`, so that a user cannot set them. With the default separator, a lone `-` would end
+    # the arguments.
     fire.Fire(collect, command=[*spelled, "--", "--separator=\0"])
 
     names = [_flag_name(argument) for argument in spelled if _is_flag(argument)]
@@ -44,9 +45,10 @@ def from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict[
     for name in named:
         if names.count(name) > 1:
             raise UserError(f"--{name} is given {names.count(name)} times; give it once")
-    slot = next((flag.name for flag in flags.values() if flag.positional), None)
+    slots = [flag.name for flag in flags.values() if flag.positional]
     for value in positional:
-        if slot is None or slot in named:
+        slot = next((name for name in slots if name not in named), None)
+        if slot is None:
             raise UserError(f"unexpected argument '{value}'; flags are written --name value")
         named[slot] = value
     return {name: Given(raw, f"--{name}") for name, raw in (named | lists).items()}
@@ -55,10 +57,10 @@ def from_arguments(arguments: Sequence[str], flags: Mapping[str, Flag]) -> dict[
 def _take_lists(
     arguments: Sequence[str], flags: Mapping[str, Flag]
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Return `arguments` without the flags of several words or repeats, and the texts of those.
+    """Return `arguments` without the flags of kind `words` or `repeats`, and the texts of those.
 
-    Fire knows neither kind: it would keep the last of `--sbatch a --sbatch b`, and take the second
-    of `--photos a b` for an argument without a flag.
+    Fire supports neither: it would keep the last of `--sbatch a --sbatch b`, and treat the second
+    of `--photos a b` as an argument without a flag.
     """
     rest: list[str] = []
     lists: dict[str, list[str]] = {}
@@ -79,12 +81,12 @@ def _take_lists(
             raise UserError(
                 f"--{name} needs a value; write --{name}=VALUE if it begins with a dash"
             )
-        lists.setdefault(name, []).extend(texts or [""])  # "": an error that names the type
+        lists.setdefault(name, []).extend(texts or [""])  # "" leads to an error that names the type
     return rest, lists
 
 
 def _spell_out(arguments: Sequence[str], flags: Mapping[str, Flag]) -> Iterator[str]:
-    """Writes `--dropout` as `--dropout=true`; fire would also read `--norm` as `--rm=False`."""
+    """Yield `--dropout` as `--dropout=true`; fire would also read `--norm` as `--rm=False`."""
     for argument, following in zip_longest(arguments, arguments[1:]):
         name = _flag_name(argument)
         if _is_flag(argument) and not name:
@@ -103,11 +105,11 @@ def _spell_out(arguments: Sequence[str], flags: Mapping[str, Flag]) -> Iterator[
                 f"--{name} needs a value; write --{name}=VALUE if it begins with a dash"
             )
         else:
-            yield f"--{name}="  # an error, but one for those who know the flags and their types
+            yield f"--{name}="  # an error, raised by the caller, who knows flags and types
 
 
 def _is_flag(argument: str) -> bool:
-    return re.match("--|-[a-zA-Z]", argument) is not None  # as fire decides it: -5 is a value
+    return re.match("--|-[a-zA-Z]", argument) is not None  # the rule of fire: -5 is a value
 
 
 def _flag_name(argument: str) -> str:
@@ -117,14 +119,21 @@ def _flag_name(argument: str) -> str:
 def from_file(
     path: Path, what: str, flags: Mapping[str, Flag], section: str = ""
 ) -> dict[str, Given]:
-    """The entries of a YAML mapping as text: `precision: no` stays "no", `2e-4` stays "2e-4".
+    """Return the entries of a YAML mapping as text: `precision: no` stays "no", `2e-4` "2e-4".
 
-    what: the file, in an error. section: the name of a mapping in the file, if it is that.
+    Args:
+        path: the YAML file.
+        what: name of the file in an error.
+        flags: the flags that are allowed.
+        section: name of a mapping in the file to read instead of the whole file.
+
+    Raises:
+        UserError: the file is unreadable, not a mapping, or has unknown or repeated names.
     """
-    import yaml  # only those who give a file wait for it
+    import yaml  # imported late: most commands read no file
 
     try:
-        # Nodes instead of values: every scalar as it is written, with its line, repeated keys too.
+        # Nodes instead of values keep every scalar as written, its line, and repeated keys.
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read: {error.strerror}") from None
@@ -137,7 +146,7 @@ def from_file(
             hint = suggestion(section, sections) or f"; there are: {', '.join(sections) or 'none'}"
             raise UserError(f"{what} {path} has no {section}{hint}")
         root = sections[section]
-    if root is None:  # nothing but comments
+    if root is None:  # only comments
         return {}
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{what} {path} must hold `name: value` lines, one for each flag")
@@ -159,9 +168,12 @@ def from_file(
 
 
 def _flag_hint(name: str, known: Iterable[str], dash: str = "") -> str:
-    """Return the end of an error on an unknown flag: which one may be meant, or what to do.
+    """Return the end of an error about an unknown flag: the flag to use, or what to do.
 
-    dash: what stands before a flag's name there.
+    Args:
+        name: the unknown flag.
+        known: the flags of the command.
+        dash: prefix of a flag's name in the message.
     """
     known = list(known)
     ours = [flag for flag in flags_called(name) if flag in known]

@@ -1,206 +1,202 @@
-"""Charts drawn with Pillow: a histogram, a curve, and bars with names."""
+"""Charts for sheets and reports: histograms, a curve, bars with names.
+
+matplotlib draws them, and is imported only then: that takes half a second. The letters of contact
+sheets are Pillow's.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageFont
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, SOFT, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 BAR, MARK = "#5b84b1", "#c8553d"
-TITLE, TEXT = 20, 15  # heights of letters, pixels
 
-_HEAD = TITLE + 14  # above the plot
-_LINE = TEXT + 4
-_FOOT = 2 * _LINE + 8  # below it: tick labels and the axis
-_LEFT = 52  # of it: counts
+_DPI = 100
+_TITLE, _TEXT = 13, 10  # sizes of letters, points
 _MOST_BINS = 64
 
 
-@lru_cache
-def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font, `size` pixels high."""
-    return ImageFont.load_default(size)
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """counts: [N], how many values lie from edges[i] to below edges[i + 1]; edges: [N + 1].
-
-    Values beyond the last edge are in the last bin; num_beyond says how many.
-    """
-
-    edges: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    num_beyond: int
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A vertical line at a value, with a word about it."""
+class Mark(NamedTuple):
+    """A vertical line at a value, with its label."""
 
     value: float
     label: str
 
 
+def new_figure(width: int, height: int) -> Figure:
+    """Return an empty figure of this size in pixels."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)  # inches
+    return Figure((width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
+
+
+def picture_of(figure: Figure) -> Image.Image:
+    """Return a figure as a picture of mode RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def chart(size: tuple[int, int], draw: Callable[[Axes], None]) -> Image.Image:
+    """Return a picture of this size, pixels, with what `draw` draws."""
+    figure = new_figure(*size)
+    draw(figure.subplots())
+    return picture_of(figure)
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return the picture as a file."""
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
 def draw_histogram(
-    draw: ImageDraw.ImageDraw,
-    box: Box,
+    axes: Axes,
     title: str,
-    axis: str,
-    data: Histogram,
+    label: str,
+    values: Sequence[float],
     marks: Sequence[Mark] = (),
+    lowest: float | None = None,
+    least_span: float = 10.0,
 ) -> None:
-    """Bars within `box`; axis: what is measured, with its unit. Marks beyond the bars widen it."""
-    left, top, right, bottom = box
-    draw.text((left, top), title, INK, font(TITLE))
-    left, top, bottom = left + _LEFT, top + _HEAD, bottom - _FOOT
-    top_of_bars = top + len(marks) * _LINE
-    values = [*data.edges[[0, -1]], *(mark.value for mark in marks)]
-    low, high = min(values), max(values)
-    ticks = [tick for tick in round_ticks(0, int(data.counts.max()), 4) if tick.is_integer()]
-    roof = max(*ticks, int(data.counts.max()))
+    """Draw how often values occur, in bins of a round width; marks beyond the bars widen the axis.
 
-    def x(value: float) -> int:
-        return round(left + (value - low) / (high - low) * (right - left))
+    The bins end where all but the highest 0.5 % are in, so that one panorama does not press the
+    others together; the last bar holds these, too, and the label says how many.
 
-    def y(count: float) -> int:
-        return round(bottom - count / roof * (bottom - top_of_bars))
+    Args:
+        axes: where to.
+        title: stands above.
+        label: what is measured, with its unit.
+        values: at least one; the more, the narrower the bins.
+        marks: vertical lines.
+        lowest: where the bins begin; None: at the smallest value.
+        least_span: of the bins, above 0, or the bar of equal values would be a hair.
+    """
+    edges = bin_edges(values, lowest, least_span)
+    counts, _ = np.histogram(np.minimum(values, edges[-1]), edges)
+    filled = counts > 0  # their outline shows one in thousands, too
+    axes.bar(
+        edges[:-1][filled],
+        counts[filled],
+        0.92 * np.diff(edges)[filled],
+        align="edge",
+        color=BAR,
+        edgecolor=BAR,
+        zorder=3,  # above the axis, which would hide the outline of a low bar
+        clip_on=False,
+    )
+    num_beyond = int((np.asarray(values) > edges[-1]).sum())
+    if num_beyond:
+        label += f" (the last bar holds {num_beyond:,} from beyond)"
+    _finish(axes, title, label)
+    axes.locator_params("y", integer=True)
+    _draw_marks(axes, marks)
 
-    for tick in ticks:
-        draw.line((left, y(tick), right, y(tick)), GRID)
-        draw.text((left - 8, y(tick)), f"{tick:,.0f}", SOFT, font(TEXT), anchor="rm")
-    for count, start, end in zip(data.counts, data.edges[:-1], data.edges[1:], strict=True):
-        if count:
-            height = min(y(count), bottom - 1)  # one in thousands is seen, too
-            draw.rectangle((x(start) + 1, height, max(x(start) + 1, x(end) - 1), bottom), BAR)
-    draw.line((left, bottom, right, bottom), SOFT)
-    for tick in round_ticks(low, high, 6):
-        draw.line((x(tick), bottom, x(tick), bottom + 4), SOFT)
-        draw.text((x(tick), bottom + 7), f"{tick:,g}", SOFT, font(TEXT), anchor="ma")
-    if data.num_beyond:
-        axis += f" (the last bar holds {data.num_beyond:,} from beyond)"
-    draw.text(((left + right) // 2, bottom + _LINE + 8), axis, SOFT, font(TEXT), anchor="ma")
-    _draw_marks(draw, (left, top, right, bottom), marks, x)
 
+def bin_edges(
+    values: Sequence[float], lowest: float | None = None, least_span: float = 10.0
+) -> np.ndarray:
+    """Return round edges, from the lowest value to above all but the highest 0.5 %."""
+    from matplotlib.ticker import MaxNLocator
 
-def _draw_marks(
-    draw: ImageDraw.ImageDraw, plot: Box, marks: Sequence[Mark], x: Callable[[float], int]
-) -> None:
-    _, top, right, bottom = plot
-    # The leftmost one's word lies highest, so that no line of another runs through it; where there
-    # is no room for it to the right of its line, it is drawn over the others'.
-    ordered = sorted(marks, key=lambda mark: mark.value)
-    for number, mark in enumerate(ordered):
-        draw.line((x(mark.value), top + number * _LINE, x(mark.value), bottom), MARK, 2)
-    for number, mark in enumerate(ordered):
-        start, line_top = x(mark.value), top + number * _LINE
-        fits = right - start > font(TEXT).getlength(mark.label) + 6
-        place = (start + (6 if fits else -6), line_top)
-        anchor = "la" if fits else "ra"
-        draw.text(place, mark.label, MARK, font(TEXT), anchor, stroke_width=3, stroke_fill="white")
+    low = min(values) if lowest is None else lowest
+    high = max(float(np.percentile(values, 99.5)), low + least_span)
+    most = max(1, min(_MOST_BINS, int(3 * len(values) ** 0.5)))
+    return np.asarray(MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high))
 
 
 def draw_curve(
-    draw: ImageDraw.ImageDraw,
-    box: Box,
+    axes: Axes,
     title: str,
-    axes: tuple[str, str],
+    label: str,
     points: Sequence[tuple[float, float]],
-    labels: Sequence[str],
+    names: Sequence[str],
     marks: Sequence[Mark] = (),
 ) -> None:
-    """Points joined by lines within `box`; axes: what x and y are; labels: a word for each point,
-    which may be empty; marks: vertical lines at values of x.
-    """
-    left, top, right, bottom = box
-    draw.text((left, top), f"{title}: {axes[1]}", INK, font(TITLE))
-    left, top, bottom = left + _LEFT, top + _HEAD, bottom - _FOOT
-    xs, ys = zip(*points, strict=True)
-    ends = [*xs, *(mark.value for mark in marks)]
-    x_low, x_span = min(ends), (max(ends) - min(ends)) or 1.0
-    y_low, y_span = min(ys), (max(ys) - min(ys)) or 1.0
-    top_of_curve = top + (len(marks) + 1) * _LINE
-
-    def x(value: float) -> int:
-        return round(left + (value - x_low) / x_span * (right - left))
-
-    def y(value: float) -> int:
-        return round(bottom - (value - y_low) / y_span * (bottom - top_of_curve))
-
-    for tick in round_ticks(y_low, y_low + y_span, 4):
-        draw.line((left, y(tick), right, y(tick)), GRID)
-        draw.text((left - 8, y(tick)), f"{tick:,g}", SOFT, font(TEXT), anchor="rm")
-    draw.line((left, bottom, right, bottom), SOFT)
-    for tick in round_ticks(x_low, x_low + x_span, 6):
-        draw.line((x(tick), bottom, x(tick), bottom + 4), SOFT)
-        draw.text((x(tick), bottom + 7), f"{tick:,g}", SOFT, font(TEXT), anchor="ma")
-    draw.text(((left + right) // 2, bottom + _LINE + 8), axes[0], SOFT, font(TEXT), anchor="ma")
-    _draw_marks(draw, (left, top, right, bottom), marks, x)
-    draw.line([(x(one), y(other)) for one, other in points], BAR, 2)
-    for (one, other), label in zip(points, labels, strict=True):
-        place = (x(one), y(other))
-        draw.ellipse((place[0] - 4, place[1] - 4, place[0] + 4, place[1] + 4), BAR)
-        anchor = "rb" if place[0] > (left + right) / 2 else "lb"
-        draw.text((place[0], place[1] - 6), label, INK, font(TEXT), anchor)
+    """Draw points joined by lines; label: what x is; names: of each point, some may be empty."""
+    axes.plot(*zip(*points, strict=True), color=BAR, marker="o")
+    for point, name in zip(points, names, strict=True):
+        axes.annotate(
+            name, point, (0, 6), textcoords="offset points", color=INK, fontsize=_TEXT, ha="center"
+        )
+    axes.margins(y=0.2)
+    _finish(axes, title, label)
+    _draw_marks(axes, marks)
 
 
-def draw_bars(
-    draw: ImageDraw.ImageDraw, box: Box, title: str, rows: dict[str, int], of: int
-) -> None:
-    """A bar for each name, with its count and share of `of`, the largest first."""
-    left, top, right, bottom = box
-    draw.text((left, top), title, INK, font(TITLE))
-    ordered = sorted(rows.items(), key=lambda row: (-row[1], row[0]))
-    pitch = min(44, (bottom - top - _HEAD) // max(1, len(rows)))
-    for number, (name, count) in enumerate(ordered):
-        y = top + _HEAD + number * pitch
-        draw.text((left, y), name, INK, font(TEXT))
-        text = f"{count:,} ({count / of:.1%})"
-        draw.text((right, y), text, SOFT, font(TEXT), anchor="ra")
-        width = (right - left) * count / ordered[0][1]
-        draw.rectangle((left, y + TEXT + 5, left + max(2, width), y + TEXT + 12), BAR)
+def draw_bars(axes: Axes, title: str, counts: dict[str, int], of: int) -> None:
+    """Draw a bar for each name, with its count and share of `of`, the largest first."""
+    ordered = dict(sorted(counts.items(), key=lambda row: (-row[1], row[0])))
+    bars = axes.barh(range(len(ordered)), list(ordered.values()), 0.6, color=BAR)
+    axes.set_yticks(range(len(ordered)), list(ordered))
+    axes.bar_label(bars, [f" {count:,} ({count / of:.1%})" for count in ordered.values()])
+    axes.set_ylim(max(len(ordered), 5) - 0.5, -0.5)
+    axes.margins(x=0.35)
+    _finish(axes, title, "")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelbottom=False, labelcolor=INK)
 
 
-def histogram(
-    values: Sequence[float], lowest: float | None = None, least_span: float = 10.0
-) -> Histogram:
-    """Counts in bins of a round width (1, 2 or 5 times a power of ten), from `lowest` on.
-
-    values: at least one; the more, the narrower the bins. The last one ends where all
-    but the highest 0.5 % are in, so that one panorama does not press the others together.
-    least_span: of the axis, above 0, or the bar of equal values would be a hair.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    first = array.min() if lowest is None else lowest
-    last = np.percentile(array, 99.5)
-    width = round_step(max(last - first, least_span) / min(_MOST_BINS, 3 * len(array) ** 0.5))
-    start = np.floor(first / width)
-    num_bins = int(np.floor(last / width) - start) + 1
-    edges = (start + np.arange(num_bins + 1)) * width
-    bins = np.floor(array / width - start).astype(np.int64)
-    counts = np.bincount(np.minimum(bins, num_bins - 1), minlength=num_bins)
-    return Histogram(edges, counts, int((bins >= num_bins).sum()))
+def _finish(axes: Axes, title: str, label: str) -> None:
+    axes.set_title(title, loc="left", fontsize=_TITLE, color=INK)
+    axes.set_xlabel(label, fontsize=_TEXT, color=SOFT)
+    axes.tick_params(colors=SOFT, labelsize=_TEXT)
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(SOFT)
 
 
-def round_step(least: float) -> float:
-    """The smallest 1, 2 or 5 times a power of ten that is at least `least` (above 0)."""
-    power = 10.0 ** np.floor(np.log10(least))
-    return float(next(n * power for n in (1, 2, 5, 10) if n * power >= least))
+def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Draw each line with its label above the plot's content, the leftmost one's the highest."""
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + 0.12 * len(marks) * (top - bottom))
+    for number, mark in enumerate(sorted(marks)):
+        height = 1 - 0.1 * number
+        axes.axvline(mark.value, 0, height, color=MARK, linewidth=1.5, zorder=4)
+    low, high = axes.get_xlim()
+    for number, mark in enumerate(sorted(marks)):
+        on_the_right = mark.value > low + 0.7 * (high - low)
+        axes.annotate(
+            mark.label,
+            (mark.value, 1 - 0.1 * number),
+            (-4 if on_the_right else 4, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            color=MARK,
+            fontsize=_TEXT,
+            ha="right" if on_the_right else "left",
+            va="top",
+            zorder=5,
+            bbox={"color": "white", "pad": 0.5, "alpha": 0.8},
+        )
 
 
-def round_ticks(low: float, high: float, most: int) -> list[float]:
-    """The multiples of a round step from `low` to `high` (above it), at most `most` + 1."""
-    step = round_step((high - low) / most)
-    return [n * step for n in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
+@lru_cache
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Return Pillow's own font, `size` pixels high."""
+    return ImageFont.load_default(size)
 
 
 def shorten(text: str, size: int, width: int) -> str:
-    """The end of `text` that fits into `width` pixels: of a path, that is the name."""
+    """Return the end of `text` that fits into `width` pixels: of a path, that is the name."""
     if font(size).getlength(text) <= width:
         return text
     while text and font(size).getlength(f"…{text}") > width:

@@ -1,21 +1,20 @@
 """A command line in one call: `main(command, Options)` reads argv through Fire into dataclasses.
 
-Every value arrives as text and is parsed by its field's type (`options.py`), from a flag and from
-`--config FILE` alike. A user's mistake is one message without a traceback.
+Every value is text and is parsed by its field's type (`options.py`), both from flags and from
+`--config FILE`. A user's mistake is one message without a traceback.
 """
 
 import inspect
-import os
-import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
-from pix2pix.cli.arguments import from_arguments, from_file
-from pix2pix.cli.help import help_text, table, wrap, written
+from pix2pix.cli.arguments import Given, from_arguments, from_file
+from pix2pix.cli.ending import end_after, is_first_rank
+from pix2pix.cli.help import help_text, table, written
 from pix2pix.cli.options import CONFIG, enumerate_words, flags_of, suggestion
-from pix2pix.errors import LostProcessError, UserError
+from pix2pix.errors import UserError
 
 T = TypeVar("T")
 Command = Callable[..., int | None]
@@ -26,56 +25,57 @@ def main(
     command: Command | Mapping[str, tuple[Command, Options]],
     options: Options | None = None,
     argv: Sequence[str] | None = None,
+    defaults: Callable[[], Mapping[str, tuple[str, str]]] = dict,
 ) -> NoReturn:
-    """Runs `command(parse(options, argv))` and exits with the status it returns (None is 0).
+    """Run `command(parse(options, argv))`, and exit with the status that it returns (None is 0).
 
-    A UserError is printed once, by rank 0 of a launch, and exits with status 2 on every rank. A
-    LostProcessError is printed by every rank that noticed, and exits with status 69. Any other
-    exception keeps its traceback: that is a bug of ours.
+    A UserError is printed once, by rank 0 of a launch or by the rank that met it alone, and exits
+    with status 2 on every rank. A LostProcessError is printed by every rank that noticed, and exits
+    with status 69. Any other exception keeps its traceback: that is a bug of ours.
+    After an error a rank of several leaves at once: an orderly exit waits for the others.
 
     Args:
-        command: a function of an `options`; its docstring introduces `--help`. Or a mapping from
+        command: a function of an `options`; `--help` begins with its docstring. Or a mapping from
             the names of subcommands to (function, options).
         options: a dataclass of `option` fields, or several: the command takes one of each.
         argv: the arguments after the program's name; None reads those of the process.
+        defaults: what the surroundings say, name → (text, where it stands); any flag or file wins.
     """
     try:
-        status = _run(command, options, sys.argv[1:] if argv is None else argv, _program())
-        sys.stdout.flush()
-    except UserError as error:
-        if _is_first_rank():
-            print(wrap(f"error: {error}"), file=sys.stderr)
-        status = 2
-    except LostProcessError as error:
-        print(wrap(f"error: {error}"), file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(69)  # EX_UNAVAILABLE; threads that wait for the lost one would abort with a dump
-    except KeyboardInterrupt:
-        status = 130  # 128 + SIGINT, as a shell reports it
-    except BrokenPipeError:
-        if not _reader_has_left():
-            raise
-        # Or the interpreter flushes on its way out, and complains.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141  # 128 + SIGPIPE
+        arguments = sys.argv[1:] if argv is None else argv
+        status = _run(command, options, arguments, _program(), defaults)
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        status = end_after(error)
     sys.exit(status)
 
 
 def parse(options: type[T], arguments: Sequence[str]) -> T:
-    """The options that the flags and the file of a `--config FILE` among them say; flags win.
+    """Return the options from flags and from the file of `--config FILE`; flags override the file.
 
     Raises:
-        UserError: a flag or a file's entry is unknown, repeated, missing or not readable as its
-            type, or `options` itself refuses the values.
+        UserError: a flag or an entry of the file is unknown, repeated, missing or not of its type,
+            or `options` itself refuses the values.
     """
     return cast(T, parse_all((options,), arguments)[0])
 
 
-def parse_all(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, ...]:
-    """One of each class, from flags that belong to all of them together; raises as `parse`.
+def parse_all(
+    classes: Sequence[type],
+    arguments: Sequence[str],
+    defaults: Mapping[str, tuple[str, str]] | None = None,
+) -> tuple[Any, ...]:
+    """Return one instance of each class, from flags that belong to any of them.
 
-    A class may have a static method `preset_of(texts)`: by the texts that are given, it names a
-    file and a mapping in it with more of its flags, which flags and --config win over; or None.
+    defaults: name → (text, where it stands), of what neither a flag nor a file gives.
+
+    A class may have a static method `preset_of(texts)`. From the texts of the given flags it
+    returns a file and the name of a mapping in it with more flags of the class, or None. Flags and
+    --config override these.
+
+    Raises:
+        UserError: as for `parse`.
     """
     flags = flags_of(*classes)
     given = from_arguments(arguments, flags | {"config": CONFIG})
@@ -90,6 +90,7 @@ def parse_all(classes: Sequence[type], arguments: Sequence[str]) -> tuple[Any, .
             file, section = place
             preset = from_file(file, "--presets", flags_of(options), section)
             given = preset | given
+    given = {name: Given(*told) for name, told in (defaults or {}).items()} | given
     values = {name: flags[name].read(raw, where) for name, (raw, where) in given.items()}
     missing = [written(flag) for flag in flags.values() if flag.required and flag.name not in given]
     if missing:
@@ -105,10 +106,11 @@ def _run(
     options: Options | None,
     arguments: Sequence[str],
     program: str,
+    defaults: Callable[[], Mapping[str, tuple[str, str]]],
 ) -> int:
     name = arguments[0] if arguments else ""
     if isinstance(command, Mapping) and name in command:
-        return _run(*command[name], arguments[1:], f"{program} {name}")
+        return _run(*command[name], arguments[1:], f"{program} {name}", defaults)
     wants_help = "--help" in arguments or "-h" in arguments
     if isinstance(command, Mapping):
         commands = table((name, _intro(run).split("\n")[0]) for name, (run, _) in command.items())
@@ -121,18 +123,7 @@ def _run(
     classes = options if isinstance(options, tuple) else (options,)
     if wants_help:
         return _print_help(help_text(*classes, program=program, intro=_intro(command)))
-    return command(*parse_all(classes, arguments)) or 0
-
-
-def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"  # set by accelerate, torchrun and our SLURM job
-
-
-def _reader_has_left() -> bool:
-    """True if the broken pipe is our stdout (`… | head`), and not one of the command's own."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    return command(*parse_all(classes, arguments, defaults())) or 0
 
 
 def _program() -> str:
@@ -149,6 +140,6 @@ def _intro(command: Command) -> str:
 
 
 def _print_help(text: str) -> int:
-    if _is_first_rank():
+    if is_first_rank():
         print(text)
     return 0

@@ -1,4 +1,4 @@
-"""How a command line speaks: `--help`, tables and messages, within 80 columns."""
+"""Output of command lines: `--help`, tables and messages, within 80 columns."""
 
 import textwrap
 from collections.abc import Iterable
@@ -6,26 +6,28 @@ from itertools import groupby
 
 from pix2pix.cli.options import CONFIG, Flag, flags_of
 
-WIDTH = 80  # columns of everything printed
-LEFT = 32  # of them, the left column of a table
+WIDTH = 80  # characters per line of all output
+LEFT = 32  # of these, the width of a table's left column
 
 
 def help_text(*classes: type, program: str, intro: str = "") -> str:
-    """What `--help` prints: usage, `intro`, then the flags by group, within 80 columns."""
+    """Return the text of `--help`: usage, `intro`, then the flags by group, within 80 columns."""
     flags = flags_of(*classes).values()
     groups: dict[str, list[tuple[str, str]]] = {}
     for flag in [*flags, CONFIG]:
         groups.setdefault(flag.group, []).append((written(flag), _explained(flag)))
-    groups[CONFIG.group].append(("--help", "print this"))
-    positional = [f"[{flag.metavar}]" for flag in flags if flag.positional]
-    required = [written(flag) for flag in flags if flag.required]
+    groups[CONFIG.group].append(("--help", "print this text"))
+    positional = [
+        flag.metavar if flag.required else f"[{flag.metavar}]" for flag in flags if flag.positional
+    ]
+    required = [written(flag) for flag in flags if flag.required and not flag.positional]
     usage = " ".join(["usage:", program, *positional, *required, "[flags]"])
     tables = [f"{group}\n{table(rows)}" for group, rows in groups.items()]
     return "\n\n".join([_fill(usage, " " * 7), *filter(None, [wrap(intro)]), *tables])
 
 
 def written(flag: Flag) -> str:
-    """`--image_size PIXELS`: the flag as one writes it."""
+    """Return the flag as it is written: `--image_size PIXELS`."""
     return f"--{flag.name} {flag.metavar}"
 
 
@@ -36,7 +38,7 @@ def _explained(flag: Flag) -> str:
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Two columns; a left cell that is too long has a line of its own."""
+    """Return a table of two columns; a left cell that is too long gets its own line."""
     lines = []
     for left, right in rows:
         left = f"  {left}"
@@ -47,7 +49,7 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def wrap(text: str) -> str:
-    """Fills each paragraph to the width; indented lines stay as they are."""
+    """Fill each paragraph to the width; leave indented lines unchanged."""
     blocks = groupby(text.splitlines(), key=lambda line: bool(line[:1].strip()))
     return "\n".join(
         _fill(" ".join(lines)) if is_prose else "\n".join(lines) for is_prose, lines in blocks

@@ -1,5 +1,6 @@
-"""What a flag is: a dataclass field with a type, a default and one line of help, and the one parser
-that turns text into its value, the same from a command line and from a file.
+"""Flags as dataclass fields with a type, a default and one line of help, and the parser of values.
+
+The same parser reads a value from a command line and from a file.
 """
 
 import dataclasses
@@ -35,23 +36,25 @@ def option(
     positional: bool = False,
     many: Many = "commas",
 ) -> Any:
-    """A field of an options dataclass that is a flag `--name`; required if it has no default.
+    """Declare a field of an options dataclass as the flag `--name`; required without a default.
 
     The field's type is str, int, float, bool, Path, a Literal of strings, `tuple[T, ...]` of these,
-    or `T | None`, where `none` is written for None. The names `config` and `help` are taken by
-    every command.
+    or `T | None`, where `none` means None. Every command has flags `config` and `help` already.
 
     Args:
         default: the value when the flag is absent.
         help: one line for `--help`.
         unit: what the value counts (`steps`), shown in place of the value in `--help`.
-        metavar: shown in place of the value, where there is no unit (`DIR`).
+        metavar: shown in place of the value, if there is no unit (`DIR`).
         group: the heading under which `--help` lists this flag and those after it.
-        choices: the values allowed, where no Literal can say it.
-        positional: the value may also stand without its flag; at most one field per dataclass.
-        many: how several values of a tuple are written. `commas`: `--sizes 1,2`. `words`: all that
-            stands before the next flag, `--photos a b`. `repeats`: `--sbatch x=1 --sbatch y=2`.
-            The last two keep commas, which are part of a value there.
+        choices: the allowed values, if a Literal cannot list them.
+        positional: the value may also stand without its flag; several do so in their order.
+        many: how several values of a tuple are written. `commas`: `--sizes 1,2`. `words`: all
+            arguments before the next flag, `--photos a b`. `repeats`: `--sbatch x=1 --sbatch y=2`.
+            With the last two a comma is part of a value.
+
+    Returns:
+        The dataclass field.
     """
     details = {
         "help": help,
@@ -65,7 +68,7 @@ def option(
 
 
 class _Kind(NamedTuple):
-    """How one type is read, shown in `--help` and described in an error."""
+    """How a type is read, shown in `--help` and described in errors."""
 
     read: Callable[[str], Any]  # raises ValueError
     metavar: str
@@ -87,7 +90,7 @@ def _read_bool(text: str) -> bool:
 
 
 def _read_path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # shells leave the ~ of --flag=~/folder alone
+    return Path(os.path.expanduser(text))  # shells do not expand the ~ of --flag=~/folder
 
 
 _KINDS = {
@@ -101,7 +104,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag as its dataclass declares it; `default` is MISSING where it is required."""
+    """One flag as its dataclass declares it; `default` is MISSING if it is required."""
 
     name: str
     kind: type  # a key of _KINDS: what one value is
@@ -116,19 +119,19 @@ class Flag:
 
     @property
     def required(self) -> bool:
-        """True if there is no value to fall back on."""
+        """Return True if the flag has no default."""
         return self.default is MISSING
 
     @property
     def expected(self) -> str:
-        """What a value of this flag is, in words."""
+        """Return a description of the values of this flag."""
         words = enumerate_words(self.choices, "or") if self.choices else _KINDS[self.kind].expected
         words += _SEVERAL[self.many] if self.many else ""
         return words + ", or none" if self.optional else words
 
     @property
     def default_text(self) -> str:
-        """The default as one would write it after the flag."""
+        """Return the default as it is written after the flag."""
         if isinstance(self.default, tuple):
             return ("," if self.many == "commas" else " ").join(map(str, self.default)) or "none"
         if isinstance(self.default, float):
@@ -137,10 +140,10 @@ class Flag:
         return str(self.default).lower() if is_word else str(self.default)
 
     def read(self, raw: str | list[str], where: str) -> Any:
-        """The typed value of `raw`: text, or a list of texts from a file.
+        """Return the typed value of `raw`: text, or a list of texts from a file.
 
         Raises:
-            UserError: it cannot be this flag's value; the message begins with `where`.
+            UserError: it is not a value of this flag; the message begins with `where`.
         """
         only = raw[0] if isinstance(raw, list) and len(raw) == 1 else raw
         if self.optional and only in ("none", "None", "null"):
@@ -167,10 +170,11 @@ class Flag:
 
 
 def flags_of(*classes: type) -> dict[str, Flag]:
-    """The flags of options dataclasses by name, in the order of their fields.
+    """Return the flags of options dataclasses by name, in the order of their fields.
 
     Raises:
-        TypeError: a field has a type that no flag can have, or two classes have one of its name.
+        TypeError: a field has a type that flags do not support, or two classes have a field of one
+            name.
     """
     flags: dict[str, Flag] = {}
     for options in classes:
@@ -182,6 +186,25 @@ def flags_of(*classes: type) -> dict[str, Flag]:
             group = field.metadata.get("group") or group
             flags[field.name] = _flag(field, hints[field.name], group)
     return flags
+
+
+def arguments_of(options: object) -> list[str]:
+    """Return the command line that gives an options dataclass these values."""
+    arguments = []
+    for name, flag in flags_of(type(options)).items():
+        value = getattr(options, name)
+        if value is None:
+            arguments.append(f"--{name}=none")
+        elif flag.many == "words":
+            first, *others = map(str, value)
+            arguments += [f"--{name}={first}", *others]
+        elif flag.many == "repeats":
+            arguments += [f"--{name}={one}" for one in value]
+        elif flag.many == "commas":
+            arguments.append(f"--{name}={','.join(map(str, value))}")
+        else:
+            arguments.append(f"--{name}={value}")
+    return arguments
 
 
 def _flag(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Flag:
@@ -199,7 +222,7 @@ def _flag(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Flag:
         choices = typing.get_args(hint)
         hint = str
     if hint not in _KINDS:
-        raise TypeError(f"field {field.name}: no flag can have the type {hint}")
+        raise TypeError(f"field {field.name}: flags do not support the type {hint}")
     metavar = "|".join(choices) or _KINDS[hint].metavar
     metavar = field.metadata.get("metavar") or metavar + (",…" if many == "commas" else "")
     return Flag(
@@ -217,16 +240,16 @@ def _flag(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Flag:
 
 
 def enumerate_words(words: Iterable[object], joint: str) -> str:
-    """`a, b and c` for joint "and"."""
+    """Return `a, b and c` for joint "and"."""
     *head, last = [str(word) for word in words]
     return f"{', '.join(head)} {joint} {last}" if head else last
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return `; did you mean --seed?`, or "" where no known name comes near.
+    """Return `; did you mean --seed?`, or "" if no known name is similar.
 
-    A misspelt name has one near neighbor. Another program's name for the thing may share a word
-    with ours: then up to two of those.
+    A misspelt name has one near neighbor. A name from another program may share a word with ours:
+    then up to two of them are suggested.
     """
     words = set(name.split("_"))
     near = {
@@ -246,7 +269,7 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
 class _EveryCommand:
     config: Path | None = option(
         None,
-        help="YAML file of `name: value` lines for these flags; a flag wins over it",
+        help="YAML file of `name: value` lines for these flags; flags override it",
         metavar="FILE",
         group="every command",
     )

@@ -1,5 +1,6 @@
 """A trained generator as a thing that colors photographs of any size."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -7,16 +8,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pix2pix.colorizing.contrast import contrast, is_faded, stretch_contrast
+from pix2pix.colorizing.contrast import contrast, is_faded, stretch_array, stretch_contrast
 from pix2pix.colorizing.upsampling import GuidedChroma
 from pix2pix.export.generator import Generator
 from pix2pix.model.color import ColorSpace, fit_gamut, lab_to_rgb, lightness
-from pix2pix.photos.photo import luma
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
+from pix2pix.photos.photo import as_photo, luma
+from pix2pix.photos.rows import to_8_bits
+from pix2pix.run.weights import load_generator, newest_checkpoint
 
 # Colors are computed in float32, a strip of rows at a time: some 200 MB of working memory, however
 # large the photograph.
 STRIP_PIXELS = 2**20
+
+
+def best_device() -> str:
+    """Return a GPU where torch sees one: "cuda" (NVIDIA, AMD), or "mps" (Apple); else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 class Colorizer:
@@ -40,52 +49,89 @@ class Colorizer:
 
     @classmethod
     def from_run(cls, run_dir: Path) -> "Colorizer":
-        """The newest checkpoint of a training, averaged weights where it averages.
+        """Load the newest checkpoint of a training, averaged weights where it averages.
 
         On a GPU where there is one. Raises UserError where there is no run or no checkpoint.
         """
         generator, config, _ = load_generator(run_dir, newest_checkpoint(run_dir))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(generator, ColorSpace(config.color_space), config.image_size, device)
+        return cls(generator, ColorSpace(config.color_space), config.image_size, best_device())
 
     @classmethod
     def from_path(cls, source: str | Path) -> "Colorizer":
-        """A run (as `from_run`), an exported folder, or "owner/name" on the Hugging Face hub.
+        """Load a run (as `from_run`), an exported folder, or "owner/name" on the hub.
 
         On a GPU where there is one. Raises UserError for anything else, and for damaged files.
         """
         if (Path(source) / "checkpoints").is_dir():
             return cls.from_run(Path(source))
         generator = Generator.from_pretrained(source)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(generator, generator.color_space, generator.image_size, device)
+        return cls(generator, generator.color_space, generator.image_size, best_device())
+
+    def fingerprint(self) -> str:
+        """Return what tells this model from others: a digest of its weights, in hex."""
+        digest = sha256(f"{self.color_space} {self.image_size}".encode())
+        for name, tensor in self.generator.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def colorize(
         self, photo: Image.Image, saturation: float = 1.0, restore_contrast: bool = False
     ) -> Image.Image:
-        """Color a photograph, upright and in mode "L" or "RGB", whose own colors are not seen.
+        """Color a photograph, whose own colors are not seen.
 
-        saturation: factor on the network's chroma; 0 gives the gray photograph. Hue stays.
-        restore_contrast: the result goes from black to white. What the network is shown of a
-            faded print does so anyway; its colors are then faded as the print is.
+        Args:
+            photo: a picture of Pillow's. One that Pillow has opened is taken as `open_photo` would
+                open its file: turned upright, its color profile applied, 16-bit gray scaled.
+            saturation: factor on the network's chroma; 0 gives the gray photograph. Hue stays.
+            restore_contrast: the result goes from black to white. What the network is shown of a
+                faded print does so anyway; its colors are then faded as the print is.
 
-        Returns mode "RGB" (sRGB) of exactly the same size. It keeps the photograph's lightness at
-        full resolution, to rounding: where sRGB has no such color at that lightness, the chroma
-        gives way. The network only gives chroma, to which the eye is far less sharp.
+        Returns:
+            Mode "RGB" (sRGB, 8 bits) of exactly the size of the upright photograph. It keeps the
+            photograph's lightness at full resolution, to rounding: where sRGB has no such color at
+            that lightness, the chroma gives way. The network only gives chroma, to which the eye is
+            far less sharp.
+
+        Raises:
+            TypeError: `photo` is no picture of Pillow's.
         """
-        gray = luma(photo)
+        gray = np.asarray(luma(as_photo(photo)))
+        return Image.fromarray(self.colorize_array(gray, saturation, restore_contrast))
+
+    def colorize_array(
+        self, gray: np.ndarray, saturation: float = 1.0, restore_contrast: bool = False
+    ) -> np.ndarray:
+        """Color the luma of a photograph at its own depth.
+
+        Args:
+            gray: [H, W], uint8 or uint16, black at 0 and white at 255 or 65,535, as sRGB has it.
+            saturation: as `colorize`.
+            restore_contrast: as `colorize`.
+
+        Returns:
+            [H, W, 3] of the same type, sRGB.
+
+        Raises:
+            TypeError: `gray` is of another shape or type.
+        """
+        _check_gray(gray)
+        shown = Image.fromarray(to_8_bits(gray))  # what the network sees, and contrast is judged by
         if restore_contrast:
-            gray = stretch_contrast(gray)
-        if is_faded(gray):
+            gray = stretch_array(gray, shown)
+            shown = Image.fromarray(to_8_bits(gray))
+        if is_faded(shown):
             # The network has hardly seen a faded photograph, and would tint it all alike.
-            chroma = contrast(gray) * self.predict_chroma(stretch_contrast(gray))
+            chroma = contrast(shown) * self.predict_chroma(stretch_contrast(shown))
         else:
-            chroma = self.predict_chroma(gray)
-        return self._join(gray, saturation * chroma)
+            chroma = self.predict_chroma(shown)
+        guided = GuidedChroma(saturation * chroma, lightness(self._square(shown) / 255), shown.size)
+        del shown
+        return self._join(gray, guided)
 
     @torch.inference_mode()
     def predict_chroma(self, gray: Image.Image) -> Tensor:
-        """The network's idea of a photograph: mode "L" → a and b of CIE Lab, [2, S, S].
+        """Return the network's prediction: mode "L" → a and b of CIE Lab, [2, S, S].
 
         S is image_size: the photograph is squashed to a square, because the network was trained
         on squares and its bottom level sees all of one. Hue survives that (DeOldify renders the
@@ -95,22 +141,33 @@ class Colorizer:
         return self.color_space.chroma(self.generator(condition))[0].cpu()
 
     def _square(self, gray: Image.Image) -> Tensor:
-        """The gray squashed to the network's size, antialiased: [S, S] uint8."""
+        """Return the gray squashed to the network's size, antialiased: [S, S] uint8."""
         size = (self.image_size, self.image_size)
         return torch.from_numpy(np.array(gray.resize(size, Image.Resampling.LANCZOS)))
 
     @torch.inference_mode()
-    def _join(self, gray: Image.Image, chroma: Tensor) -> Image.Image:
-        """Lightness of a photograph and chroma [2, S, S] → RGB of the photograph's size."""
-        width, height = gray.size
-        guided = GuidedChroma(chroma, lightness(self._square(gray) / 255), gray.size)
-        colored = Image.new("RGB", gray.size)
+    def _join(self, gray: np.ndarray, guided: GuidedChroma) -> np.ndarray:
+        """Lightness of a photograph [H, W] and its chroma → sRGB [H, W, 3] of the same type."""
+        height, width = gray.shape
+        white = float(np.iinfo(gray.dtype).max)
+        colored = np.empty((height, width, 3), gray.dtype)
         strip = max(1, STRIP_PIXELS // width)
         for top in range(0, height, strip):
-            rows = gray.crop((0, top, width, min(top + strip, height)))
-            L = lightness(torch.from_numpy(np.array(rows)).to(self.device) / 255)
+            rows = torch.from_numpy(gray[top : top + strip].astype(np.float32))
+            L = lightness(rows.to(self.device) / white)
             lab = torch.cat([L[None], guided.rows(top, L)])
             rgb = lab_to_rgb(fit_gamut(lab[None]))[0]
-            pixels = (rgb * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            colored.paste(Image.fromarray(pixels), (0, top))
+            pixels = (rgb * white).round().permute(1, 2, 0).cpu().numpy()
+            colored[top : top + strip] = pixels
         return colored
+
+
+def _check_gray(gray: np.ndarray) -> None:
+    """Raise TypeError unless this is luma of 8 or 16 bits."""
+    if not isinstance(gray, np.ndarray):
+        raise TypeError(f"an array is needed, not {type(gray).__name__}; colorize takes pictures")
+    if gray.dtype not in (np.uint8, np.uint16) or gray.ndim != 2 or not gray.size:
+        raise TypeError(
+            f"luma of a photograph is needed, [H, W] of uint8 or uint16, not {list(gray.shape)} "
+            f"of {gray.dtype}"
+        )

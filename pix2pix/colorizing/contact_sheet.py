@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pix2pix.errors import UserError
-from pix2pix.photos.files import FORMATS, Task, find_colorized, save_photo
+from pix2pix.photos.files import Task, find_colorized
 from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_photo
+from pix2pix.photos.saving import FORMATS, save_photo
 
 COLUMNS = ("gray", "colorized", "truth")
 WIDTH, HEIGHT = 256, 192  # pixels, into which a picture fits
@@ -36,7 +37,7 @@ class Row:
 
 
 def draw_sheet(rows: Iterable[Row]) -> Image.Image:
-    """The sheet: mode "RGB", on white, as wide as three pictures and as high as the rows need."""
+    """Return the sheet: mode "RGB", on white, as wide as three pictures, as high as needed."""
     rows = list(rows)
     heading = HEADING + 2 * GAP
     width = len(COLUMNS) * (WIDTH + GAP) + GAP
@@ -92,7 +93,7 @@ def _read_row(task: Task, root: Path) -> Row:
 
 
 def _open(path: Path) -> Image.Image:
-    """The photograph, reduced or enlarged to fit into WIDTH x HEIGHT."""
+    """Return the photograph, reduced or enlarged to fit into WIDTH x HEIGHT."""
     try:
         photo = open_photo(path)
     except PhotoError as error:

@@ -1,4 +1,4 @@
-"""Chroma from the network's size to the photograph's: bicubic, with detail that lightness gives."""
+"""Chroma upsampled from the network's size to the photograph's: bicubic, with lightness detail."""
 
 import numpy as np
 import torch
@@ -6,22 +6,23 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-# (10 of L)²: where lightness varies less than that, its detail says little about the chroma.
+# (10 of L)²: if lightness varies less than that, its detail says little about the chroma.
 _REGULARIZATION = 100.0
 
 
 class GuidedChroma:
-    """A network's chroma stretched to a photograph, its edges where the photograph has them.
+    """A network's chroma upsampled to a photograph, with the edges of the photograph.
 
-    Bicubic stretching blurs over an edge of color by as much as a pixel of the network covers. The
-    photograph's lightness L has the edge in full: what it differs by from its own stretched copy,
-    times the slope of chroma against L around there (He et al. 2010, eq. 5; at low resolution, as
-    in He & Sun 2015), is added. At the network's own size nothing is: its chroma stays as it was.
-    The guided filter itself smooths; with true chroma at 256 px it is worse than bicubic
-    (docs/coloring.md).
+    Bicubic upsampling blurs an edge of color over about one pixel of the network. The photograph's
+    lightness L has the sharp edge. So the difference between L and its own upsampled copy is
+    multiplied by the local slope of chroma against L (He et al. 2010, eq. 5; at low resolution, as
+    in He & Sun 2015), and added. At the network's own size the chroma is unchanged. The guided
+    filter itself smooths; with true chroma at 256 px it is worse than bicubic (docs/coloring.md).
 
-    chroma: a and b of CIE Lab, [2, S, S]; lightness: [S, S] in [0, 100], of the same photograph.
-    size: (width, height) of the photograph in pixels.
+    Args:
+        chroma: a and b of CIE Lab, [2, S, S].
+        lightness: [S, S] in [0, 100], of the same photograph.
+        size: (width, height) of the photograph in pixels.
     """
 
     def __init__(self, chroma: Tensor, lightness: Tensor, size: tuple[int, int]) -> None:
@@ -30,9 +31,13 @@ class GuidedChroma:
         self.size = size
 
     def rows(self, top: int, lightness: Tensor) -> Tensor:
-        """a and b of some rows, [2, rows, width], from the photograph's L there, [rows, width].
+        """Return a and b of some rows, [2, rows, width].
 
-        top: the first row. Rows come out alike, to rounding, however they are grouped.
+        Grouping the rows differently changes the result only by rounding.
+
+        Args:
+            top: the first row.
+            lightness: the photograph's L in these rows, [rows, width].
         """
         bottom = top + len(lightness)
         stretched = [self._stretch(plane, top, bottom) for plane in self._planes]
@@ -42,14 +47,14 @@ class GuidedChroma:
 
     def _stretch(self, plane: Image.Image, top: int, bottom: int) -> Tensor:
         width, height = self.size
-        # With a box, Pillow still filters across its edges: strips meet without a seam.
+        # Pillow filters across the edges of a box: strips meet without a seam.
         box = (0, top * plane.height / height, plane.width, bottom * plane.height / height)
         rows = plane.resize((width, bottom - top), Image.Resampling.BICUBIC, box=box)
         return torch.from_numpy(np.array(rows))
 
 
 def _slopes(chroma: Tensor, lightness: Tensor) -> Tensor:
-    """Slopes of a and b against lightness, [2, S, S]: over 3 × 3 pixels, then their mean there."""
+    """Return the slopes of a and b against lightness, [2, S, S], averaged over 3 × 3 pixels."""
     L = lightness[None]
     mean = _window_mean(L)
     variance = _window_mean(L * L) - mean * mean

@@ -20,7 +20,7 @@ from pix2pix.data.batch_memory import Bytes
 from pix2pix.data.order import SampleOrder, micro_batch_positions, samples_at, uniforms
 from pix2pix.data.preflight import crop_size
 from pix2pix.data.reader import ShardReader
-from pix2pix.errors import UserError
+from pix2pix.errors import StorageError, UserError
 from pix2pix.model.color import ColorSpace
 
 
@@ -31,6 +31,7 @@ class Batch:
     gray: [B, 1, C, C] and color: [B, 3, C, C], uint8 (color in channels-last memory);
     flip: [B] bool, mirror this one; keys: [B] names, "SHARD/KEY".
     broken: why the batch could not be read, naming shard and key; its pixels then mean nothing.
+    storage_failed: its file system did not answer, and no photograph is to blame.
     """
 
     gray: Tensor
@@ -38,6 +39,7 @@ class Batch:
     flip: Tensor
     keys: tuple[str, ...]
     broken: str | None = None
+    storage_failed: bool = False
 
     @classmethod
     def view(
@@ -47,12 +49,13 @@ class Batch:
         flip: Sequence[bool],
         keys: tuple[str, ...],
         broken: str | None,
+        storage_failed: bool = False,
     ) -> "Batch":
-        """A batch whose pixels lie in the flat array `pixels`, all gray ones first."""
-        gray, color = (torch.from_numpy(half) for half in _squares(pixels, len(flip), side))
-        return cls(
-            gray.permute(0, 3, 1, 2), color.permute(0, 3, 1, 2), torch.tensor(flip), keys, broken
+        """Return a batch whose pixels lie in the flat array `pixels`, all gray ones first."""
+        gray, color = (
+            torch.from_numpy(half).permute(0, 3, 1, 2) for half in _squares(pixels, len(flip), side)
         )
+        return cls(gray, color, torch.tensor(flip), keys, broken, storage_failed)
 
     @classmethod
     def blank(cls, size: int, side: int) -> "Batch":
@@ -61,11 +64,11 @@ class Batch:
         return cls(pixels[:, :1], pixels, torch.zeros(size, dtype=torch.bool), ("",) * size)
 
     def pin_memory(self) -> "Batch":
-        """Called by the DataLoader: copies to a GPU need pinned memory not to block."""
+        """Pin the pixels, as the DataLoader asks: copies to a GPU need that not to block."""
         return self._moved(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`; a copy from pinned memory does not block."""
+        """Return the batch on `device`; a copy from pinned memory does not block."""
         return self._moved(partial(Tensor.to, device=device, non_blocking=True))
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
@@ -122,6 +125,10 @@ class NumberedBatches(Dataset[Batch]):
         """Return the samples of batch `number` and how each is cropped; reads nothing."""
         raise NotImplementedError
 
+    def square_side(self, shard: int) -> int:
+        """Side of the squares that are cropped from a shard's pictures, in those pictures."""
+        raise NotImplementedError
+
     def num_bytes(self, number: int) -> int:
         """Bytes of the pixels of batch `number`."""
         return len(self.crops(number)) * self.side**2 * 4
@@ -131,33 +138,48 @@ class NumberedBatches(Dataset[Batch]):
         return self.decode(number, np.empty(self.num_bytes(number), np.uint8))
 
     def decode(self, number: int, pixels: Bytes) -> Batch:
-        """The same with its pixels in the flat array `pixels`, which may be longer."""
+        """Return the same with its pixels in the flat array `pixels`, which may be longer."""
         crops = self.crops(number)
         keys: list[str] = []
-        broken = None
+        broken, storage_failed = None, False
         gray, color = _squares(pixels, len(crops), self.side)
         try:
             for row, crop in enumerate(crops):
                 keys.append(self._read(crop, gray[row], color[row]))
         except UserError as error:
-            broken = str(error)
+            broken, storage_failed = str(error), isinstance(error, StorageError)
         flip = [crop.flip >= 0.5 for crop in crops]
-        return Batch.view(pixels, self.side, flip, tuple(keys), broken)
+        return Batch.view(pixels, self.side, flip, tuple(keys), broken, storage_failed)
 
     def _read(self, crop: Crop, gray: Bytes, color: Bytes) -> str:
         """Decode a sample, write its square to gray [S, S, 1] and color [S, S, 3]; its name."""
-        key, *pictures = self.reader.read(crop.shard, crop.index)
-        height, width = pictures[0].shape[1:]
-        y, x = round(crop.top * (height - self.side)), round(crop.left * (width - self.side))
-        if y < 0 or x < 0:
-            raise UserError(f"broken sample {key}: {width}×{height} px, side {self.side} expected")
-        for square, picture in zip((gray, color), pictures, strict=True):
-            square[:] = picture.permute(1, 2, 0).numpy()[y : y + self.side, x : x + self.side]
+        side = self.square_side(crop.shard)
+        key, *squares = self.reader.square(crop.shard, crop.index, side, crop.top, crop.left)
+        for target, square in zip((gray, color), squares, strict=True):
+            target[:] = square if side == self.side else _resized(square, self.side)
         return key
 
 
+def common_side(sides: Sequence[int], image_size: int) -> int:
+    """Side of a batch's squares, from those of each data set.
+
+    Where they differ, workers reduce each to `image_size`, once; else the device does.
+    """
+    return sides[0] if len(set(sides)) == 1 else image_size
+
+
+def train_side(reader: ShardReader) -> int:
+    """Side of a training's batches."""
+    return common_side([crop_size(side) for side in reader.short_sides], reader.image_size)
+
+
+def _resized(square: Bytes, side: int) -> Bytes:
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+    return resize(pixels[None], side)[0].permute(1, 2, 0).numpy()
+
+
 def _squares(pixels: Bytes, number: int, side: int) -> tuple[Bytes, Bytes]:
-    """gray [number, side, side, 1] and color [number, side, side, 3] in the flat array `pixels`."""
+    """Return gray [number, side, side, 1] and color [number, side, side, 3] in `pixels`."""
     split, end = number * side**2, number * side**2 * 4
     return (
         pixels[:split].reshape(number, side, side, 1),
@@ -173,9 +195,13 @@ class TrainMicroBatches(NumberedBatches):
         self.config = config
         self.rank = rank
         self.world_size = world_size
-        counts = reader.split.sample_counts
-        self.order = SampleOrder(counts, config.seed, config.window_shards)
-        self.side = crop_size(reader.split.short_side)
+        self.entries = weighted_shards(reader.weights)
+        self.order = training_order(reader, config)
+        self.side = train_side(reader)
+
+    def square_side(self, shard: int) -> int:
+        """Side of the training crop of a shard's pictures."""
+        return crop_size(self.reader.short_side(shard))
 
     def crops(self, number: int) -> list[Crop]:
         """Return the samples of micro-batch `number` and how each is cropped and mirrored."""
@@ -193,10 +219,30 @@ class TrainMicroBatches(NumberedBatches):
         rows = zip(
             samples.epoch.tolist(), samples.shard.tolist(), samples.index.tolist(), strict=True
         )
-        return [
-            Crop(shard, index, *uniforms(3, "augment", self.config.seed, epoch, shard, index))
-            for epoch, shard, index in rows
-        ]
+        return [self._crop(epoch, entry, index) for epoch, entry, index in rows]
+
+    def _crop(self, epoch: int, entry: int, index: int) -> Crop:
+        shard, repeat = self.entries[entry]
+        key = (self.config.seed, epoch, shard, index, *([repeat] if repeat else []))
+        return Crop(shard, index, *uniforms(3, "augment", *key))
+
+
+def weighted_shards(weights: Sequence[int]) -> list[tuple[int, int]]:
+    """(shard, repeat) of each entry of the list that the order permutes; repeats are last."""
+    repeats = range(max(weights, default=1))
+    return [
+        (shard, repeat)
+        for repeat in repeats
+        for shard, weight in enumerate(weights)
+        if repeat < weight
+    ]
+
+
+def training_order(reader: ShardReader, config: TrainConfig) -> SampleOrder:
+    """Return the order of a training: of the entries of `weighted_shards`."""
+    counts = reader.sample_counts
+    entries = [counts[shard] for shard, _ in weighted_shards(reader.weights)]
+    return SampleOrder(entries, config.seed, config.window_shards)
 
 
 def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> list[str]:
@@ -224,14 +270,18 @@ class EvaluationBatches(NumberedBatches):
         of: NDArray[np.int64] | None = None,
     ):
         self.reader = reader
-        self.side = reader.split.short_side
+        self.side = common_side(reader.short_sides, reader.image_size)
         self.batch_size = batch_size
-        everything = np.arange(reader.split.num_samples) if of is None else of
+        everything = np.arange(reader.num_samples) if of is None else of
         self.positions = everything[rank::world_size]
-        self.mine = samples_at(reader.split.sample_counts, self.positions)
+        self.mine = samples_at(reader.sample_counts, self.positions)
+
+    def square_side(self, shard: int) -> int:
+        """Side of the center square: the short side."""
+        return self.reader.short_side(shard)
 
     def __len__(self) -> int:
-        """Number of batches; the last may be smaller."""
+        """Return number of batches; the last may be smaller."""
         return -(-len(self.mine.shard) // self.batch_size)
 
     def crops(self, number: int) -> list[Crop]:

@@ -1,17 +1,18 @@
-"""Which samples step s on rank r sees: a pure function of (sample counts, seed, window size).
+"""The samples of step s on rank r: a pure function of (sample counts, seed, window size).
 
 Training is one endless stream, the concatenation of every epoch's permutation. A step takes
 `global_batch` consecutive positions of it; rank and micro-batch only divide that range. So the
 step number is the whole state of the data: resuming is arithmetic, on any number of ranks.
 
 An epoch permutes the shards, groups them in windows, and permutes the samples within a window:
-reads keep their locality, a lookup costs microseconds, and memory is one window.
+reads stay local, a lookup costs microseconds, and memory holds one window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,10 @@ Indices = NDArray[np.int64]
 
 
 def permutation(n: int, *key: object) -> Indices:
-    """Permutation of 0..n-1 chosen by `key`: [n] int64.
+    """Return the permutation of 0..n-1 chosen by `key`: [n] int64.
 
-    A hash order of our own definition, so that no library's new version can change it: splitmix64
-    is a bijection on 64-bit integers, hence there are no ties to sort.
+    We define the hash order ourselves, so no new version of a library can change it. splitmix64 is
+    a bijection on 64-bit integers, so the sort has no ties.
     """
     offset = np.frombuffer(_hash(8, *key), dtype="<u8")
     with np.errstate(over="ignore"):
@@ -33,13 +34,13 @@ def permutation(n: int, *key: object) -> Indices:
 
 
 def uniforms(count: int, *key: object) -> NDArray[np.float64]:
-    """`count` (at most 8) numbers in [0, 1) with 53 random bits each, chosen by `key`: [count]."""
+    """Return `count` (at most 8) numbers in [0, 1) of 53 bits each, chosen by `key`: [count]."""
     words = np.frombuffer(_hash(8 * count, *key), dtype="<u8")
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def seed_of(*key: object) -> int:
-    """A 63-bit seed for a random number generator, chosen by `key`."""
+    """Return a 63-bit seed for a random number generator, chosen by `key`."""
     return int.from_bytes(_hash(8, *key), "little") >> 1
 
 
@@ -51,10 +52,10 @@ def micro_batch_positions(
     num_micro_batches: int,
     global_batch: int,
 ) -> range:
-    """Return the stream positions of one micro-batch of `step`, [b].
+    """Return the stream positions of one micro-batch of `step`.
 
-    b = global_batch // (world_size * num_micro_batches), without a rest: TrainConfig.batch_per_rank
-    checks it.
+    Its size is global_batch / (world_size * num_micro_batches). TrainConfig.batch_per_rank checks
+    that this division has no remainder.
     """
     batch = global_batch // (world_size * num_micro_batches)
     start = step * global_batch + (rank * num_micro_batches + micro_batch) * batch
@@ -63,7 +64,7 @@ def micro_batch_positions(
 
 @dataclass(frozen=True)
 class Samples:
-    """Where some consecutive positions of the stream lie; each array is [num_positions]."""
+    """Epoch, shard and index of some positions of the stream; each array is [num_positions]."""
 
     epoch: Indices
     shard: Indices  # index into the split's shards, in manifest order
@@ -73,8 +74,14 @@ class Samples:
 class SampleOrder:
     """The endless stream of training samples of one split.
 
-    sample_counts: number of samples of each shard, in manifest order.
-    window_shards: how many shards are mixed at a time; memory holds one such window's pairs.
+    Args:
+        sample_counts: number of samples of each shard, in manifest order.
+        seed: determines every permutation.
+        window_shards: number of shards that are mixed at a time; memory holds the pairs of one
+            such window.
+
+    Raises:
+        UserError: the split has no samples.
     """
 
     def __init__(self, sample_counts: Sequence[int], seed: int, window_shards: int = 16) -> None:
@@ -84,18 +91,16 @@ class SampleOrder:
             raise UserError("the train split has no samples; make shards from more photographs")
         self.seed = seed
         self.window_shards = window_shards
-        # Consecutive positions stand in one window, or in two at its edge.
+        # Consecutive positions are in one window, or in two at an edge.
         self._epoch_layout = lru_cache(maxsize=2)(self._layout_epoch)
-        self._window_pairs = lru_cache(maxsize=2)(self._permute_window)
+        self._window = lru_cache(maxsize=2)(self._permute_window)
 
-    def __getstate__(self) -> tuple[Sequence[int], int, int]:
-        return self.counts.tolist(), self.seed, self.window_shards  # caches stay behind
-
-    def __setstate__(self, state: tuple[Sequence[int], int, int]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type["SampleOrder"], tuple[Sequence[int], int, int]]:
+        # Loader workers build their own from the arguments: the caches cannot be pickled.
+        return SampleOrder, (self.counts.tolist(), self.seed, self.window_shards)
 
     def samples(self, positions: range) -> Samples:
-        """The samples at `positions` (consecutive) of the stream."""
+        """Return the samples at consecutive `positions` of the stream."""
         parts = []
         position = positions.start
         while position < positions.stop:
@@ -103,32 +108,53 @@ class SampleOrder:
             _, starts = self._epoch_layout(epoch)
             window = int(np.searchsorted(starts, offset, side="right")) - 1
             first = offset - int(starts[window])
-            pairs = self._window_pairs(epoch, window)[first : first + positions.stop - position]
-            parts.append(np.insert(pairs, 0, epoch, axis=1))
-            position += len(pairs)
-        rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
-        return Samples(epoch=rows[:, 0], shard=rows[:, 1], index=rows[:, 2])
+            members, member_starts, order = self._window(epoch, window)
+            chosen = order[first : first + positions.stop - position]
+            member = np.searchsorted(member_starts, chosen, side="right") - 1
+            index = chosen - member_starts[member]
+            parts.append(np.stack([np.full(len(chosen), epoch), members[member], index]))
+            position += len(chosen)
+        rows = np.concatenate(parts, axis=1) if parts else np.empty((3, 0), dtype=np.int64)
+        return Samples(epoch=rows[0], shard=rows[1], index=rows[2])
+
+    def windows(self, position: int) -> Iterator[tuple[int, Indices]]:
+        """(start, shards) of each window, from the one that `position` lies in; without an end."""
+        epoch, offset = divmod(position, self.num_samples)
+        while True:
+            shards, starts = self._epoch_layout(epoch)
+            first = int(np.searchsorted(starts, offset, side="right")) - 1
+            for window in range(first, len(starts)):
+                members = shards[window * self.window_shards : (window + 1) * self.window_shards]
+                yield epoch * self.num_samples + int(starts[window]), members
+            epoch, offset = epoch + 1, 0
+
+    def shards_at(self, positions: range) -> list[int]:
+        """Return the shards of all windows that `positions` of the stream reach into."""
+        windows = takewhile(lambda one: one[0] < positions.stop, self.windows(positions.start))
+        return list(dict.fromkeys(shard for _, shards in windows for shard in shards.tolist()))
 
     def _layout_epoch(self, epoch: int) -> tuple[Indices, Indices]:
-        """Shards in this epoch's order, and the offset at which each window starts."""
+        """Return the shards in this epoch's order, and the offset at which each window starts."""
         shards = permutation(len(self.counts), self.seed, epoch)
         ends = np.cumsum(self.counts[shards])
         starts = np.concatenate([[0], ends[self.window_shards - 1 : -1 : self.window_shards]])
         return shards, starts
 
-    def _permute_window(self, epoch: int, window: int) -> Indices:
-        """(shard, index) of every sample of one window, in the order they are seen: [n, 2]."""
+    def _permute_window(self, epoch: int, window: int) -> tuple[Indices, Indices, Indices]:
+        """Return the shards of one window, where each begins in it, and the order of its samples.
+
+        Shard and index are looked up for those positions alone that are asked for: with 256 ranks
+        a loader worker needs 16 samples of every second window, and of no other.
+        """
         shards, _ = self._epoch_layout(epoch)
         members = shards[window * self.window_shards : (window + 1) * self.window_shards]
-        counts = self.counts[members]
-        ends = np.cumsum(counts)
-        index = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
-        pairs = np.stack([np.repeat(members, counts), index], axis=1)
-        return pairs[permutation(len(pairs), self.seed, epoch, window)]
+        ends = np.cumsum(self.counts[members])
+        order = permutation(int(ends[-1]), self.seed, epoch, window)
+        return members, ends - self.counts[members], order
 
 
 def samples_at(sample_counts: Sequence[int], positions: Indices) -> Samples:
-    """The samples at these positions of a split in manifest order, which evaluation follows."""
+    """Return the samples at these positions of a split in manifest order, as in evaluation."""
     ends = np.cumsum(np.asarray(sample_counts, dtype=np.int64))
     shard = np.searchsorted(ends, positions, side="right")
     starts = ends - np.asarray(sample_counts, dtype=np.int64)

@@ -2,29 +2,41 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pix2pix.config import TrainConfig
-from pix2pix.data.shards import Split
+from pix2pix.data.data_set import DataSet, epoch_samples, open_training
+from pix2pix.data.shards import CROP_OF_SHORT_SIDE, Split
 from pix2pix.errors import UserError
-
-# Published preprocessing: enlarge to 286, crop 256 at random (Isola et al. 2017, section 6.2).
-CROP_OF_SHORT_SIDE = 256 / 286
+from pix2pix.system.urls import is_url
 
 
-def check_training(config: TrainConfig, train: Split, world_size: int, on_cpu: bool) -> TrainConfig:
-    """`config` with its total_steps, fit for the train split and this number of ranks.
+def check_training(
+    config: TrainConfig, train: Sequence[DataSet], world_size: int, on_cpu: bool
+) -> TrainConfig:
+    """`config` with its total_steps, fit for the train splits and this number of ranks.
 
     Raises:
         UserError: the batch does not divide, the photographs are too few or too small, or the
             device can't do what is asked.
     """
-    config = config.resolve(train.num_samples)
+    config = config.resolve(epoch_samples(train))
     config.batch_per_rank(world_size)
-    check_image_size(train, config.image_size)
+    for data in train:
+        check_image_size(data.split, config.image_size)
     if config.norm == "sync_batch" and on_cpu:
         raise UserError("norm sync_batch works on GPUs only; use --norm batch or instance")
     return config
+
+
+def check_early(config: TrainConfig, world_size: int) -> None:
+    """Raise UserError for what can be said before torch is imported, which takes seconds."""
+    if any(is_url(place) for place in config.shards):
+        config.batch_per_rank(world_size)  # one rank asks the server, when all have joined
+        return
+    train, _ = open_training(config)
+    check_training(config, train, world_size, on_cpu=False)
 
 
 def crop_size(short_side: int) -> int:

@@ -1,10 +1,10 @@
 """Reads single samples out of tar shards: one `pread` at an offset that the shard's index knows."""
 
 import json
-import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,70 +12,159 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from pix2pix.data.shards import ShardIndex, Split, index_shard
+from pix2pix.data.data_set import DataSet, digest_of
+from pix2pix.data.index import ShardIndex
 from pix2pix.errors import UserError
+from pix2pix.photos.photo import PhotoError
+from pix2pix.photos.resize import open_square
+from pix2pix.system.reading import PatientFile, patiently
 
-# A window holds 16 shards; at its edge two windows are read, with room to spare.
-OPEN_SHARDS = 64
+# Fewer than most systems let a process open (1,024). To open one again takes 10 µs here, and on a
+# shared file system a question to its server; an index stays for good.
+OPEN_FILES = 512
+
+Square = NDArray[np.uint8]  # [side, side, 1 or 3]
 
 
 class ShardReader:
-    """Reads single samples out of a split's tar shards."""
+    """Reads single samples out of the shards of one data set, or of several one after the other.
 
-    def __init__(self, root: Path, split: Split) -> None:
-        self.root = root
-        self.split = split
-        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
+    Shards are numbered through all data sets, samples within their shard.
+    image_size: what a training or an evaluation makes of the squares, pixels.
+    """
 
-    def __getstate__(self) -> tuple[Path, Split]:
-        return self.root, self.split  # a worker opens its own files
+    def __init__(self, data_sets: Sequence[DataSet], image_size: int) -> None:
+        self.data_sets = tuple(data_sets)
+        self.image_size = image_size
+        self.shards = [(data, shard) for data in self.data_sets for shard in data.split.shards]
+        self._indexes: dict[int, ShardIndex] = {}
+        self._paths: dict[int, Path | None] = {}  # None: of the cache
+        self._files = _OpenFiles(OPEN_FILES)
 
-    def __setstate__(self, state: tuple[Path, Split]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_indexes": {}}  # mapped files are of one process
 
-    def name(self, shard: int, index: int) -> str:
-        """ "SHARD/KEY" of one sample."""
-        return f"{self.split.shards[shard].name}/{self._open(shard)[1].keys[index]}"
+    @property
+    def sample_counts(self) -> tuple[int, ...]:
+        """Samples of each shard."""
+        return tuple(shard.num_samples for _, shard in self.shards)
 
-    def source(self, shard: int, index: int) -> tuple[str, str]:
+    @property
+    def num_samples(self) -> int:
+        """Samples of all shards together, whatever their weights."""
+        return sum(self.sample_counts)
+
+    @property
+    def short_sides(self) -> tuple[int, ...]:
+        """Short side of each data set's pictures, in pixels."""
+        return tuple(data.split.short_side for data in self.data_sets)
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """How often the samples of each shard are seen in an epoch."""
+        return tuple(data.weight for data, _ in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content, wherever it lies."""
+        return digest_of(self.data_sets)
+
+    def short_side(self, shard: int) -> int:
+        """Short side of the pictures in a shard, in pixels."""
+        return self.shards[shard][0].split.short_side
+
+    def name(self, shard: int, sample: int) -> str:
+        """Return "SHARD/KEY" of one sample."""
+        return f"{self.shards[shard][1].name}/{self._index(shard).key(sample)}"
+
+    def source(self, shard: int, sample: int) -> tuple[str, str]:
         """Name "SHARD/KEY" of one sample and the photograph it was made of; "" if nobody knows."""
-        file, table = self._open(shard)
-        offset, size = table.metadata[index].tolist()
         try:
-            metadata = json.loads(os.pread(file.fileno(), size, offset) or b"{}")
-            return self.name(shard, index), str(metadata.get("source", ""))
+            metadata = json.loads(self._bytes(shard, "metadata", sample) or b"{}")
+            return self.name(shard, sample), str(metadata.get("source", ""))
         except (OSError, ValueError, AttributeError):
-            return self.name(shard, index), ""
+            return self.name(shard, sample), ""
 
-    def read(self, shard: int, index: int) -> tuple[str, Tensor, Tensor]:
-        """Name "SHARD/KEY", gray [1, H, W] and color [3, H, W] uint8 of one sample.
+    def square(
+        self, shard: int, sample: int, side: int, top: float, left: float
+    ) -> tuple[str, Square, Square]:
+        """Name "SHARD/KEY", gray [side, side, 1] and color [side, side, 3] of one sample.
 
-        Raises UserError, naming shard and key, where the sample can't be read or decoded.
+        The square of `side` pixels in the picture reduced to the shard's short side, `top` and
+        `left` in [0, 1] of the way. Raises UserError, naming shard and key, where the sample can't
+        be read or decoded.
         """
-        file, table = self._open(shard)
-        name = self.name(shard, index)
+        data, _ = self.shards[shard]
+        name = self.name(shard, sample)
         try:
-            gray = _decode(file.fileno(), table.gray[index], ImageReadMode.GRAY)
-            color = _decode(file.fileno(), table.color[index], ImageReadMode.RGB)
-        except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            if data.split.kind == "pictures":
+                picture = bytes(self._bytes(shard, "picture", sample))
+                return name, *open_square(picture, data.split.short_side, side, top, left)
+            gray, color = self._pair(shard, sample)
+        except (OSError, RuntimeError, PhotoError) as error:
+            made = "index_shards" if data.split.kind == "pictures" else "make_shards"
             raise UserError(
-                f"broken sample {name} ({reason}); run make_shards again, or "
-                f"`python -m data_prep.verify_shards --shards {self.root}` to see what else is"
+                f"broken sample {name} ({str(error).splitlines()[0]}); run {made} again, or "
+                f"`python -m data_prep.verify_shards --shards {data.root}` to see what else is"
             ) from error
-        if gray.shape[1:] != color.shape[1:]:
+        height, width = gray.shape[1:]
+        if color.shape[1:] != gray.shape[1:]:
             raise UserError(f"broken sample {name}: gray and color differ in size")
-        return name, gray, color
+        y, x = round(top * (height - side)), round(left * (width - side))
+        if y < 0 or x < 0:
+            raise UserError(f"broken sample {name}: {width}×{height} px, side {side} expected")
+        rows, columns = slice(y, y + side), slice(x, x + side)
+        gray_square, color_square = (
+            picture.permute(1, 2, 0).numpy()[rows, columns] for picture in (gray, color)
+        )
+        return name, gray_square, color_square
 
-    def _open_shard(self, shard: int) -> tuple[BinaryIO, ShardIndex]:
-        path = self.root / self.split.shards[shard].name
-        try:
-            return path.open("rb"), index_shard(path)
-        except OSError as error:
-            raise UserError(f"can't read shard {path}: {error.strerror}") from error
+    def _pair(self, shard: int, sample: int) -> tuple[Tensor, Tensor]:
+        """Gray [1, H, W] and color [3, H, W], uint8."""
+        modes = {"gray": ImageReadMode.GRAY, "color": ImageReadMode.RGB}
+        gray, color = (
+            decode_jpeg(
+                torch.frombuffer(self._bytes(shard, member, sample), dtype=torch.uint8), mode
+            )
+            for member, mode in modes.items()
+        )
+        return gray, color
+
+    def _bytes(self, shard: int, member: str, sample: int) -> bytearray:
+        offset, size = self._index(shard).place(member, sample)
+        data = bytearray(self._file(shard).pread(size, offset))
+        if len(data) < size:
+            raise RuntimeError("the shard ends before its end")
+        return data
+
+    def _file(self, shard: int) -> PatientFile:
+        data, entry = self.shards[shard]
+        if shard not in self._paths:
+            self._paths[shard] = None if data.is_cached(entry) else data.tar(entry)
+        path = self._paths[shard]
+        # A file of the cache may leave it: kept open, it would hold its room.
+        return _open(data.tar(entry)) if path is None else self._files.open(path)
+
+    def _index(self, shard: int) -> ShardIndex:
+        if shard not in self._indexes:
+            data, entry = self.shards[shard]
+            self._indexes[shard] = patiently(lambda: data.index(entry), Path(data.place(entry)))
+        return self._indexes[shard]
 
 
-def _decode(descriptor: int, place: NDArray[np.int64], mode: ImageReadMode) -> Tensor:
-    offset, size = place.tolist()
-    data = bytearray(os.pread(descriptor, size, offset))
-    return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=mode)
+class _OpenFiles:
+    """The `most` files opened last, kept open; in another process, none of them."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.open = lru_cache(maxsize=most)(_open)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _OpenFiles, (self.most,)
+
+
+def _open(path: Path) -> PatientFile:
+    try:
+        return PatientFile(path)
+    except OSError as error:
+        raise UserError(f"can't read shard {path}: {error.strerror}") from error

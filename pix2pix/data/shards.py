@@ -1,52 +1,81 @@
-"""Manifest and tar index: what lies where in a folder of shards (numpy, no torch).
+"""Manifest: which shards a split has, and what its content is (no torch).
 
 A split is a list of plain WebDataset tars. The manifest names each with its size and checksum; it
 is written last, so a split that it names is complete.
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pix2pix.data.fetch import read_all
+from pix2pix.data.index import index_path
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
+from pix2pix.system.urls import is_url, join, unsafe_url
 
 FORMAT = "pix2pix-shards"
-VERSION = 1
+VERSION = 1  # of a folder of prepared shards
+VERSION_WITH_URLS = 2  # of one that names shards elsewhere, or shards that others made
 MANIFEST = "manifest.json"
-GRAY = "gray.jpg"
-COLOR = "color.jpg"
-ABOUT = "json"
+
+# Published preprocessing: enlarge to 286, crop 256 at random (Isola et al. 2017, section 6.2).
+CROP_OF_SHORT_SIDE = 256 / 286
+
+Kind = Literal["pairs", "pictures"]
 
 _MAKE = "python -m data_prep.make_shards --photos DIR --out {root} --split {split}"
-_BLOCK = 512  # bytes: a tar is made of them
+_MOST_MANIFEST = 2**28  # bytes; 100,000 shards are 20 MB
+_NAME = re.compile(r"[^./][^/]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file: name within the folder, number of samples, size in bytes, SHA-256 in hex."""
+    """One tar file: name, number of samples, size in bytes, SHA-256 in hex.
+
+    name: unique in its manifest, without a slash; its index is NAME.index.npz.
+    url: where the tar lies: an absolute URL (`system.urls.SCHEMES`), or a path relative to the
+        manifest; None: under its name, beside the manifest.
+    index_sha256: of the index, where that decides which samples the shard has.
+    """
 
     name: str
     num_samples: int
     bytes: int
     sha256: str
+    url: str | None = None
+    index_sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def identity(self) -> str:
+        """A line that is equal for equal content, wherever it lies."""
+        index = f" {self.index_sha256}" if self.index_sha256 else ""
+        return f"{self.sha256} {self.num_samples}{index}\n"
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split, "train" say. `prep`: what it was made with; `rejected`: photographs per reason."""
+    """One split, "train" say. `prep`: what it was made with; `rejected`: photographs per reason.
+
+    kind: "pairs" of a gray and a color JPEG of one short side, as preparation makes them, or
+    "pictures" as others packed them, of any size and format.
+    """
 
     name: str
     shards: tuple[Shard, ...]
     prep: dict[str, Any]
     rejected: dict[str, int]
+    kind: Kind = "pairs"
 
     @property
     def num_samples(self) -> int:
@@ -55,8 +84,24 @@ class Split:
 
     @property
     def short_side(self) -> int:
-        """Short side of every picture, in pixels."""
+        """Short side of every picture as a reader gives it, in pixels."""
         return int(self.prep["short_side"])
+
+    def at(self, image_size: int) -> "Split":
+        """Return this split as a training at `image_size` reads it.
+
+        Pictures are reduced to the short side that preparation would have given them.
+        """
+        if self.kind == "pairs":
+            return self
+        short_side = math.ceil(image_size / CROP_OF_SHORT_SIDE)
+        return replace(self, prep=self.prep | {"short_side": short_side})
+
+    @property
+    def is_prepared(self) -> bool:
+        """True if it is pairs whose shards lie beside the manifest."""
+        beside = all(shard.url is None and shard.index_sha256 is None for shard in self.shards)
+        return self.kind == "pairs" and beside
 
     @property
     def sample_counts(self) -> tuple[int, ...]:
@@ -66,8 +111,7 @@ class Split:
     @property
     def digest(self) -> str:
         """Identity of the content, in hex: equal for equal shards, wherever they lie."""
-        lines = (f"{shard.sha256} {shard.num_samples}\n" for shard in self.shards)
-        return sha256("".join(lines).encode()).hexdigest()
+        return sha256("".join(shard.identity for shard in self.shards).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -77,34 +121,67 @@ class Manifest:
     splits: dict[str, Split]
 
 
-def read_manifest(root: Path) -> Manifest:
-    """The manifest of the folder `root`; raises UserError where there is none, or none of ours."""
-    path = Path(root) / MANIFEST
+def identity_of(splits: Sequence[Split], weights: Sequence[int] = ()) -> str:
+    """Identity of what several data sets train together; of a single one, its digest.
+
+    weights: how often each is seen in an epoch; none: once.
+    """
+    weights = weights or (1,) * len(splits)
+    if len(splits) == 1 and weights[0] == 1:
+        return splits[0].digest
+    return " ".join(f"{s.digest}*{weight}" for s, weight in zip(splits, weights, strict=True))
+
+
+def read_manifest(root: str | Path) -> Manifest:
+    """Return the manifest of a folder or URL; raises UserError if it has none, or none of ours."""
+    path = join(root, MANIFEST)
+    make = f"make the shards again with: {_MAKE.format(root=root, split='train')}"
+    mend = "look at the URL, and at who wrote there" if is_url(root) else make
+    data = read_all(path, _MOST_MANIFEST) if is_url(root) else _read_file(Path(root))
+    try:
+        content = json.loads(data)
+    except ValueError:
+        raise UserError(f"{path} is not JSON; {mend}") from None
+    return parse_manifest(content, path, mend)
+
+
+def _read_file(root: Path) -> bytes:
     make = _MAKE.format(root=root, split="train")
-    if not Path(root).is_dir():
+    if not root.is_dir():
         raise UserError(f"there is no folder {root}; make one with: {make}")
     try:
-        content = json.loads(path.read_bytes())
+        return (root / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise UserError(
             f"{root} has no {MANIFEST}, which is written last: make the shards, or go on making "
             f"them, with: {make}"
         ) from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError:
-        raise UserError(f"{path} is not JSON; make the shards again with: {make}") from None
+        raise UserError(f"{root / MANIFEST} cannot be read: {error.strerror}") from error
+
+
+def parse_manifest(content: object, path: str, mend: str) -> Manifest:
+    """Return the manifest whose JSON is `content`; `path` and `mend` (what to do) are for errors.
+
+    Raises UserError where it is none of ours, damaged, or names what must not be opened.
+    """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} is no manifest of shards; make the shards with: {make}")
-    if content.get("version") != VERSION:
+        raise UserError(f"{path} is no manifest of shards; {mend}")
+    if content.get("version") not in (VERSION, VERSION_WITH_URLS):
         raise UserError(
-            f"{path} has format version {content.get('version')}, this program reads {VERSION}; "
-            f"make the shards again with: {make}"
+            f"{path} has format version {content.get('version')}, this program reads {VERSION} and "
+            f"{VERSION_WITH_URLS}; {mend}"
         )
     try:
-        return Manifest({name: _parse(name, split) for name, split in content["splits"].items()})
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged; make the shards again with: {make}") from None
+        splits = {name: _parse(name, split) for name, split in content["splits"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise UserError(f"{path} is damaged; {mend}") from None
+    for split in splits.values():
+        for shard in split.shards:
+            reason = shard.url and unsafe_url(shard.url)
+            if reason:
+                raise UserError(f"{path} names a shard that is not opened: {reason}")
+    return Manifest(splits)
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -114,42 +191,56 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
             "num_samples": split.num_samples,
             "prep": split.prep,
             "rejected": split.rejected,
-            "shards": [asdict(shard) for shard in split.shards],
+            "shards": [shard.to_json() for shard in split.shards],
+            **({} if split.kind == "pairs" else {"kind": split.kind}),
         }
         for name, split in manifest.splits.items()
     }
-    content = {"format": FORMAT, "version": VERSION, "splits": splits}
+    prepared = all(split.is_prepared for split in manifest.splits.values())
+    version = VERSION if prepared else VERSION_WITH_URLS
+    content = {"format": FORMAT, "version": version, "splits": splits}
     publish(Path(root) / MANIFEST, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
-def open_split(root: Path, name: str) -> Split:
-    """The split `name` of the folder `root`, its shards all there and of the size they should be.
+def place_of(root: str | Path, shard: Shard) -> str:
+    """Where the tar of a shard lies, whose manifest is in the folder or at the URL `root`."""
+    if shard.url is not None and is_url(shard.url):
+        return shard.url
+    return join(root, shard.name if shard.url is None else shard.url)
 
-    Sizes catch what goes wrong in copying and cost a `stat` each; SHA-256 sums are for verifying.
+
+def open_split(root: str | Path, name: str) -> Split:
+    """Return the split `name` of a folder or URL; its shards that are files have the right size.
+
+    Sizes catch what goes wrong in copying and cost a `stat` each; SHA-256 sums are for verifying,
+    and for what is fetched. Raises UserError.
     """
     split = read_split(root, name)
     for shard in split.shards:
-        check_shard(Path(root), name, shard)
+        if not is_url(place_of(root, shard)):
+            check_shard(root, name, shard)
     return split
 
 
-def read_split(root: Path, name: str) -> Split:
-    """What the manifest says of the split `name`; raises UserError where it has none."""
+def read_split(root: str | Path, name: str) -> Split:
+    """Return what the manifest says of the split `name`; raises UserError where it has none."""
     splits = read_manifest(root).splits
     if name not in splits:
         there = ", ".join(sorted(splits)) or "none"
-        make = _MAKE.format(root=root, split=name)
-        raise UserError(
-            f"{root} has no split '{name}' (there: {there}); name one of those, or make it with: "
-            f"{make}"
-        )
+        make = "" if is_url(root) else f", or make it with: {_MAKE.format(root=root, split=name)}"
+        raise UserError(f"{root} has no split '{name}' (there: {there}); name one of those{make}")
     return splits[name]
 
 
-def check_shard(root: Path, split: str, shard: Shard) -> None:
-    """Raise UserError unless the file of `shard` is there, with as many bytes as it should have."""
-    path = root / shard.name
+def check_shard(root: str | Path, split: str, shard: Shard) -> None:
+    """Raise UserError unless the file of `shard` is there, with as many bytes as it should have.
+
+    The index of one that others made decides what its samples are: its sum is compared, too.
+    """
+    path = Path(place_of(root, shard))
     mend = f"copy it again, or make it again with: {_MAKE.format(root=root, split=split)}"
+    if shard.index_sha256 is not None:
+        mend = "copy it again, or run data_prep.index_shards again"
     try:
         size = path.stat().st_size
     except OSError:
@@ -159,94 +250,26 @@ def check_shard(root: Path, split: str, shard: Shard) -> None:
             f"the shard {path} was altered: it has {size:,} bytes, the manifest says "
             f"{shard.bytes:,}; {mend}"
         )
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where each sample's members lie in a tar. N samples, in the order of the file.
-
-    keys: N names. gray, color, metadata (the JSON): [N, 2] int64, offset and size in bytes; the
-    size is 0 for a sample without JSON.
-    """
-
-    keys: tuple[str, ...]
-    gray: NDArray[np.int64]
-    color: NDArray[np.int64]
-    metadata: NDArray[np.int64]
-
-
-def index_shard(path: Path) -> ShardIndex:
-    """Index of the shard at `path`, from its headers alone: some 8 ms per 1,000 samples.
-
-    (Python's tarfile takes 0.2 s for the same.) Raises UserError, naming the shard, where it is
-    missing, cut short, no plain tar, or has a sample without both pictures.
-    """
-    places: dict[str, dict[str, tuple[int, int]]] = {}
-    for name, offset, size in tar_members(path):
-        key, extension = key_and_kind(name)
-        members = places.setdefault(key, {})
-        if extension in members:
-            raise UserError(f"the shard {path} is no shard of pairs: it has {name} twice")
-        members[extension] = (offset, size)
-    for key, members in places.items():
-        if GRAY not in members or COLOR not in members:
-            lacking = COLOR if GRAY in members else GRAY
-            raise UserError(f"the shard {path} is no shard of pairs: {key} has no {lacking}")
-    tables = (
-        np.array([members.get(kind, (0, 0)) for members in places.values()], dtype=np.int64)
-        for kind in (GRAY, COLOR, ABOUT)
-    )
-    return ShardIndex(tuple(places), *(table.reshape(-1, 2) for table in tables))
-
-
-def key_and_kind(name: str) -> tuple[str, str]:
-    """A member's name parted at the first dot of its last component, as WebDataset does."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return folder + slash + stem, extension
-
-
-def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, size) of every regular file of a tar: one pread of 512 bytes each.
-
-    Raises UserError, naming the shard, where it is missing, cut short or no plain tar.
-    """
-    try:
-        file = path.open("rb", buffering=0)
-    except OSError as error:
-        raise UserError(f"the shard {path} cannot be opened: {error.strerror}") from error
-    with file:
-        descriptor = file.fileno()
-        offset = 0
-        while True:
-            header = os.pread(descriptor, _BLOCK, offset)
-            if len(header) < _BLOCK:
-                raise UserError(f"the shard {path} is cut short; copy it or make it again")
-            if not header[0]:  # the zero block that ends a tar
-                return
-            name, size, kind = _parse_header(path, header)
-            offset += _BLOCK
-            if kind in b"0\0":
-                yield name, offset, size
-            offset += -(-size // _BLOCK) * _BLOCK
+    if shard.index_sha256 is not None:
+        index = index_path(Path(root), shard.name)
+        try:
+            found = sha256(index.read_bytes()).hexdigest()
+        except OSError:
+            raise UserError(f"the index {index} is missing; {mend}") from None
+        if found != shard.index_sha256:
+            raise UserError(f"the index {index} was altered; {mend}")
 
 
 def _parse(name: str, split: Mapping[str, Any]) -> Split:
+    """Return a split of a manifest; raises KeyError, TypeError or ValueError if damaged."""
     shards = tuple(Shard(**shard) for shard in split["shards"])
-    return Split(name, shards, dict(split["prep"]), dict(split["rejected"]))
-
-
-def _parse_header(path: Path, header: bytes) -> tuple[str, int, bytes]:
-    """(name, size in bytes, type) of a ustar header (POSIX.1-1988)."""
-    try:
-        name = header[:100].rstrip(b"\0").decode()
-        prefix = header[345:500].rstrip(b"\0").decode() if header[345] else ""
-        size = int(header[124:136].rstrip(b" \0"), 8)
-    except ValueError:
-        name = ""
-    kind = header[156:157]
-    # x and g carry metadata only: webdataset writes them for fractions of a second. L and K would
-    # carry a long name, which no shard of pairs has.
-    if not name or header[257:262] != b"ustar" or kind not in b"0\0005xg":
-        raise UserError(f"the file {path} is no plain tar; make the shards again")
-    return f"{prefix}/{name}" if prefix else name, size, kind
+    for shard in shards:
+        if not _NAME.fullmatch(shard.name) or shard.num_samples < 0 or shard.bytes < 0:
+            raise ValueError(shard)
+        if not all(_SHA256.fullmatch(s) for s in (shard.sha256, shard.index_sha256) if s):
+            raise ValueError(shard)
+    kind = split.get("kind", "pairs")
+    if kind not in ("pairs", "pictures"):
+        raise ValueError(kind)
+    prep, rejected = dict(split["prep"]), dict(split["rejected"])
+    return Split(name, shards, prep, rejected, cast("Kind", kind))

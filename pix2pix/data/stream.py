@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from pix2pix.data import loader_server
 from pix2pix.data.batch_memory import BatchMemory, Bytes
 from pix2pix.data.batches import Batch, NumberedBatches
-from pix2pix.errors import UserError
+from pix2pix.errors import StorageError, UserError
 
 AHEAD = 4  # batches of each worker that may wait for the step
 IN_USE = 4  # batches that the step and whoever else may have in their hands
@@ -26,6 +27,9 @@ class BatchStream:
     A batch that can't be read does not raise in `next`: `broken` then says why, and that batch
     comes again and again, so that this rank can still take part in the collectives of a step until
     all ranks have agreed to stop. What was computed since must be thrown away.
+    look_ahead: so many batches after the one in hand are fetched before `next` returns it. Where
+        the file system of one of them does not answer, `storage_error` says so while all that was
+        computed is good, and can be saved.
     """
 
     def __init__(
@@ -34,9 +38,14 @@ class BatchStream:
         numbers: Sequence[int],
         device: torch.device,
         num_workers: int,
+        look_ahead: int = 0,
     ) -> None:
         self.device = device
         self.broken: str | None = None
+        self.storage_error: str | None = None
+        self._look_ahead = look_ahead
+        self._fetched: deque[Batch] = deque()
+        self._died: str | None = None
         self.seconds_waited = 0.0
         self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._last: Batch | None = None
@@ -45,7 +54,7 @@ class BatchStream:
         order: Iterable[Any] = numbers
         if num_workers and numbers:
             loader_server.start()
-            slots = num_workers * AHEAD + IN_USE
+            slots = num_workers * AHEAD + IN_USE + look_ahead
             memory = BatchMemory(slots, batches.num_bytes(numbers[0]))
             dataset, order = _IntoMemory(batches, memory), memory.reserved(numbers)
         self._loader = DataLoader(
@@ -67,34 +76,49 @@ class BatchStream:
         # The workers end with their iterator. They ignore SIGTERM, so left to the interpreter's
         # exit they would be waited for in vain.
         self._batches = None
+        self._fetched.clear()
 
     def __iter__(self) -> Iterator[Batch]:
-        """Every batch, in order; raises UserError at one that can't be read."""
+        """Every batch, in order; raises UserError or StorageError at one that can't be read."""
         for _ in range(self._length):
             batch = self.next()
             if self.broken:
-                raise UserError(self.broken)
+                raise StorageError(self.broken) if batch.storage_failed else UserError(self.broken)
             yield batch
 
     def next(self) -> Batch:
-        """The next batch on the device; once `broken`, the last one again."""
-        if self.broken is None and self._batches is not None:
-            started = time.perf_counter()
-            try:
-                batch = next(self._batches)
-            except (RuntimeError, EOFError, ConnectionError) as error:
-                # Torch's words for a worker that died, by what it was just doing.
-                self.broken = (
-                    f"a loader worker died ({error or 'no message'}); often memory ran out: lower "
-                    "--num_workers and run the same command again"
-                )
-            else:
+        """Return the next batch on the device; once `broken`, the last one again."""
+        if self.broken is None:
+            self.fetch()
+            if self._fetched:
+                batch = self._fetched.popleft()
                 self.broken = batch.broken
                 self._last = self._to_device(batch)
-            self.seconds_waited += time.perf_counter() - started
+            else:
+                self.broken = self._died
         if self._last is None:
             raise UserError(self.broken or "there is no batch")
         return self._last
+
+    def fetch(self) -> None:
+        """Wait for the next batch and those to look ahead at."""
+        started = time.perf_counter()
+        try:
+            while self._batches is not None and len(self._fetched) <= self._look_ahead:
+                batch = next(self._batches)
+                self._fetched.append(batch)
+                if batch.storage_failed:
+                    self.storage_error = self.storage_error or batch.broken
+        except StopIteration:
+            self._batches = None
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            # Torch's words for a worker that died, by what it was just doing.
+            self._batches = None
+            self._died = (
+                f"a loader worker died ({error or 'no message'}); often memory ran out: lower "
+                "--num_workers and run the same command again"
+            )
+        self.seconds_waited += time.perf_counter() - started
 
     def _to_device(self, batch: Batch) -> Batch:
         if self._side_stream is None:
@@ -151,11 +175,12 @@ class _Sent:
 
     def __reduce__(self) -> tuple[object, ...]:
         batch = self.batch
-        fields = (batch.color.shape[-1], batch.flip.tolist(), batch.keys, batch.broken)
+        side, flip = batch.color.shape[-1], batch.flip.tolist()
+        fields = (side, flip, batch.keys, batch.broken, batch.storage_failed)
         if self.slot is None:
             return Batch.view, (self.pixels, *fields)
-        return _arrived, (self.memory, self.slot, *fields)
+        return _arrived, (self.memory.number, self.slot, *fields)
 
 
-def _arrived(memory: BatchMemory, slot: int, *fields: Any) -> Batch:
-    return Batch.view(memory.open(slot), *fields)
+def _arrived(memory: int, slot: int, *fields: Any) -> Batch:
+    return Batch.view(BatchMemory.created_here(memory).open(slot), *fields)

@@ -1,23 +1,21 @@
 """The sharded evaluation loop: metrics over a split, exact for any number of ranks."""
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from pix2pix.cli.progress import progress
 from pix2pix.data.batches import EvaluationBatches, resize
 from pix2pix.data.preflight import check_image_size
 from pix2pix.data.reader import ShardReader
 from pix2pix.data.stream import BatchStream
 from pix2pix.errors import UserError
 from pix2pix.evaluation.metrics import photo_metrics
-from pix2pix.evaluation.scores import Scores, ScoreStore
 from pix2pix.model.color import ColorSpace
 from pix2pix.run.distributed import Distributed
 
@@ -30,12 +28,47 @@ Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 METRICS = ("psnr", "ssim", "chroma_error", "colorfulness", "colorfulness_truth")
 """What `evaluate` gives of each prediction."""
 
-QUIET_INTERVAL_SECONDS = 30  # between bar lines where nobody watches a terminal
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured of each photograph, a row each, N of them.
+
+    Everything that a report says is computed from all rows in the order of the photographs, so it
+    is the same for any number of ranks.
+
+    positions: [N] int64, which of the split, in manifest order. columns: name → [N, …].
+    """
+
+    positions: NDArray[np.int64]
+    columns: Mapping[str, NDArray]
+
+    @classmethod
+    def join(cls, tables: Iterable["Scores"]) -> "Scores":
+        """Return all rows in the order of positions."""
+        tables = [table for table in tables if len(table.positions)]
+        if not tables:
+            return cls(np.empty(0, dtype=np.int64), {})
+        positions = np.concatenate([table.positions for table in tables])
+        rows = np.argsort(positions)
+        columns = {
+            name: np.concatenate([table.columns[name] for table in tables])[rows]
+            for name in tables[0].columns
+        }
+        return cls(positions[rows], columns)
+
+    def of(self, prefix: str) -> dict[str, NDArray]:
+        """Return the columns `prefix/NAME`, by NAME."""
+        start = f"{prefix}/"
+        return {
+            name.removeprefix(start): column
+            for name, column in self.columns.items()
+            if name.startswith(start)
+        }
 
 
 @contextlib.contextmanager
 def evaluation_mode(generator: nn.Module) -> Iterator[nn.Module]:
-    """Running statistics, no dropout and no gradients inside; then the mode it had."""
+    """Evaluate inside: running statistics, no dropout, no gradients; then the mode it had."""
     training = generator.training
     generator.eval()
     try:
@@ -46,7 +79,7 @@ def evaluation_mode(generator: nn.Module) -> Iterator[nn.Module]:
 
 
 def colorize_batch(generator: nn.Module, color_space: ColorSpace, gray: Tensor) -> Tensor:
-    """gray [B, 1, S, S] uint8 → sRGB [B, 3, S, S] in [0, 1]; use inside `evaluation_mode`."""
+    """Color gray [B, 1, S, S] uint8 → sRGB [B, 3, S, S] in [0, 1]; use inside `evaluation_mode`."""
     condition = color_space.condition(gray).contiguous(memory_format=torch.channels_last)
     return color_space.to_rgb(condition, generator(condition))
 
@@ -74,11 +107,13 @@ def evaluate(
         }
 
     loop = EvaluationLoop(reader, image_size, distributed, batch_size, num_workers)
-    scores = Scores.join(distributed.all_gather_object(loop.score(measure)))
-    return {
-        name: {metric: float(column.mean()) for metric, column in scores.of(name).items()}
-        for name in predictions
-    }
+    scores = loop.score(measure)
+    return distributed.run_on_main(
+        lambda: {
+            name: {metric: float(column.mean()) for metric, column in scores.of(name).items()}
+            for name in predictions
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -91,67 +126,36 @@ class EvaluationLoop:
     batch_size: int = 16
     num_workers: int | None = None
 
-    def score(
-        self, measure: Measure, store: ScoreStore | None = None, title: str | None = None
-    ) -> Scores:
-        """The rows of this rank. Raises UserError, on every rank, where any can't read a sample.
+    def score(self, measure: Measure, title: str | None = None) -> Scores:
+        """Return the rows of all ranks on rank 0, on the others none.
 
-        store: holds rows of an earlier start, which are not computed again; they are among those
-            of rank 0. title: of a progress bar; None draws none.
+        title: of a progress bar; None draws none. Raises UserError, on every rank, where any can't
+        read a sample.
         """
-        check_image_size(self.reader.split, self.image_size)
+        for data in self.reader.data_sets:
+            check_image_size(data.split, self.image_size)
         rows: list[Scores] = []
-
-        def load() -> NDArray[np.int64]:
-            rows.append(store.load() if store else Scores.join([]))
-            return rows[0].positions
-
-        done = self.distributed.run_on_main(load)
-        mine = self._share(done)
-        error = None
+        error: UserError | None = None
         try:
-            with self._progress(title, len(done)) as bar, store or contextlib.nullcontext():
-                for scores in self._batches(mine, measure):
+            hidden = title is None or not self.distributed.is_main
+            num_samples = self.reader.num_samples
+            with progress("photographs", num_samples, title=title, hidden=hidden) as bar:
+                for scores in self._batches(measure):
                     rows.append(scores)
-                    if store:
-                        store.add(scores)
                     # The others are as far as this rank, or nearly.
                     count = len(scores.positions) * self.distributed.world_size
-                    bar.update(min(count, bar.total - bar.n))
+                    bar.update(min(count, num_samples - bar.n))
         except UserError as broken:
-            error = str(broken)
+            error = broken
         self.distributed.raise_on_all_ranks(error)
-        return Scores.join(rows)
+        gathered = self.distributed.all_gather_object(Scores.join(rows))
+        return Scores.join(gathered if self.distributed.is_main else [])
 
-    def _share(self, done: NDArray[np.int64]) -> EvaluationBatches:
-        """What is left, shared among the ranks."""
-        distributed, num_samples = self.distributed, self.reader.split.num_samples
-        if len(done):
-            distributed.say(f"going on after {len(done)} of {num_samples} photographs")
-        left = np.setdiff1d(np.arange(num_samples), done)
-        rank, world_size = distributed.rank, distributed.world_size
-        return EvaluationBatches(self.reader, rank, world_size, self.batch_size, left)
-
-    def _progress(self, title: str | None, num_done: int) -> tqdm:
-        watched = sys.stderr.isatty()
-        interval = 0.1 if watched else QUIET_INTERVAL_SECONDS
-        return tqdm(
-            desc=title,
-            initial=num_done,
-            total=self.reader.split.num_samples,
-            unit="photo",
-            ncols=80,
-            leave=False,
-            mininterval=interval,
-            maxinterval=max(10, interval),
-            delay=0 if watched else interval,
-            disable=title is None or not self.distributed.is_main,
-        )
-
-    def _batches(self, mine: EvaluationBatches, measure: Measure) -> Iterator[Scores]:
-        workers = self.distributed.loader_workers(self.num_workers)
-        numbers = range(len(mine))
-        with BatchStream(mine, numbers, self.distributed.device, workers) as stream:
+    def _batches(self, measure: Measure) -> Iterator[Scores]:
+        ranks = self.distributed
+        mine = EvaluationBatches(self.reader, ranks.rank, ranks.world_size, self.batch_size)
+        workers = ranks.loader_workers(self.num_workers)
+        with BatchStream(mine, range(len(mine)), ranks.device, workers) as stream:
             for number, batch in enumerate(stream):
                 gray, color = (resize(p, self.image_size) for p in (batch.gray, batch.color))
                 columns = {name: v.cpu().numpy() for name, v in measure(gray, color).items()}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pix2pix.cli.options import option
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish, publish_json
+from pix2pix.system.urls import check_places
 
 if TYPE_CHECKING:
     from pix2pix.evaluation.run_evaluation import Evaluated
@@ -44,7 +45,9 @@ class EvaluateOptions:
     """Which run, on which photographs, and what to write."""
 
     run_dir: Path = option(help="run directory of a training", metavar="DIR", group="evaluation")
-    shards: Path = option(help="folder of shards and their manifest", metavar="DIR")
+    shards: tuple[str, ...] = option(
+        help="folders or URLs of shards", metavar="DIR|URL", many="words"
+    )
     split: str = option("val", help="split of the shards to measure on", metavar="NAME")
     out: Path = option(help="report to write, JSON", metavar="FILE")
     csv: Path | None = option(
@@ -66,12 +69,21 @@ class EvaluateOptions:
     weights: Path | None = option(
         None, help="folder of their weights; none: torch's own", metavar="DIR"
     )
+    shards_cache: str | None = option(
+        None, help="folder of each node that shards are copied to; none: URLs only", metavar="DIR"
+    )
+    shards_cache_gib: float | None = option(
+        None, help="largest size of that folder; none: 80 % of what is free", unit="GiB"
+    )
     batch_size: int = option(16, help="photographs at a time on each process")
     num_workers: int | None = option(
         None, help="loader processes of each process; none: by the cores"
     )
 
     def __post_init__(self) -> None:
+        check_places(self.shards)
+        if self.shards_cache_gib is not None and self.shards_cache_gib <= 0:
+            raise UserError(f"--shards_cache_gib {self.shards_cache_gib}: give more than 0")
         if self.batch_size < 1:
             raise UserError(f"--batch_size {self.batch_size}: give 1 or more")
         if self.sheet is not None and self.sheet.suffix.lower() != ".png":
@@ -94,14 +106,14 @@ def make_report(options: EvaluateOptions, distributed: "Distributed") -> None:
         options.num_workers,
         options.metrics or (),
         options.weights,
-        options.out,
+        (options.shards_cache, options.shards_cache_gib),
     )
     written = distributed.run_on_main(lambda: _write_all(options, evaluated))
     distributed.say("\n".join([report_table(evaluated.report), *written]))
 
 
 def report_table(report: Mapping[str, Any]) -> str:
-    """The report for people: a line for each metric, the colored photographs beside others."""
+    """Return the report for people: a line for each metric, the run beside the baselines."""
     rows = ["".join([" " * _NAME, *(f"{title:>{_FIGURE}}" for title in COLUMNS)])]
     for metric, unit in SHOWN.items():
         if metric in report:
@@ -136,7 +148,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 def photo_table(evaluated: "Evaluated") -> str:
     """CSV: a line for each photograph, in manifest order, with key, source and its metrics."""
-    from pix2pix.evaluation.summary import RUN, photo_columns
+    from pix2pix.evaluation.run_evaluation import RUN, photo_columns
 
     columns = photo_columns(evaluated.scores, RUN)
     sources = evaluated.sources(evaluated.scores.positions)
@@ -174,7 +186,6 @@ def _write_all(options: EvaluateOptions, evaluated: "Evaluated") -> list[str]:
         _write("sheet", place, lambda: publish(place, picture))
         lines.append(f"sheet: {place}")
     write_report(options.out, evaluated.report)
-    evaluated.finish()
     return [*lines, f"report: {options.out}"]
 
 

@@ -2,40 +2,57 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import EvaluationBatches, resize
+from pix2pix.data.data_set import open_data
 from pix2pix.data.order import samples_at
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from pix2pix.evaluation.baselines import leave_gray, mean_ab, paint_one_color, paint_true_chroma
-from pix2pix.evaluation.evaluation import EvaluationLoop, Measure, colorize_batch, evaluation_mode
-from pix2pix.evaluation.feature_networks import FeatureNetworks, load_networks
-from pix2pix.evaluation.metrics import chroma_histogram, detailed_metrics, quantize, to_bytes
-from pix2pix.evaluation.saturation_curve import curve, measure_curve, targets
-from pix2pix.evaluation.scores import Scores, ScoreStore
-from pix2pix.evaluation.summary import (
-    BASELINES,
-    CURVE,
-    FEATURES,
-    HISTOGRAM,
-    RUN,
-    TRUTH,
-    conventions,
-    summarize,
+from pix2pix.evaluation.evaluation import (
+    EvaluationLoop,
+    Measure,
+    Scores,
+    colorize_batch,
+    evaluation_mode,
 )
+from pix2pix.evaluation.features import (
+    KID_SUBSET_SIZE,
+    KID_SUBSETS,
+    FeatureNetworks,
+    frechet_distance,
+    kernel_distance,
+    load_networks,
+)
+from pix2pix.evaluation.metrics import (
+    HISTOGRAM_STEP,
+    chroma_histogram,
+    detailed_metrics,
+    hellinger,
+    quantize,
+    to_bytes,
+)
+from pix2pix.evaluation.saturation_curve import curve, measure_curve, targets
 from pix2pix.model.color import ColorSpace, rgb_to_lab
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
-from pix2pix.run.checkpoint_files import STATE_FILE
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import versions
+from pix2pix.run.supply import cached, fetch_split
+from pix2pix.run.weights import load_generator, newest_checkpoint
+
+# Columns of scores are RUN/psnr and so on, BASELINE/psnr, and TRUTH/chroma_histogram.
+RUN, TRUTH = "colorized", "truth"
+BASELINES = ("gray", "mean_color", "true_chroma")
+HISTOGRAM, FEATURES = "chroma_histogram", "features"
+CURVE = "curve"
 
 Paint = Callable[[Tensor, Tensor], Tensor]
 """gray [B, 1, S, S] and the truth [B, 3, S, S], uint8 → sRGB [B, 3, S, S] in [0, 1]."""
@@ -53,16 +70,10 @@ class Evaluated:
     reader: ShardReader
     generator: nn.Module
     config: TrainConfig
-    store: ScoreStore | None
-
-    def finish(self) -> None:
-        """What was kept for another start goes. Call it on one rank, when all is written."""
-        if self.store is not None:
-            self.store.remove()
 
     def sources(self, positions: NDArray[np.int64]) -> list[tuple[str, str]]:
         """Name "SHARD/KEY" of each photograph and the file that it was made of."""
-        samples = samples_at(self.reader.split.sample_counts, positions)
+        samples = samples_at(self.reader.sample_counts, positions)
         return [
             self.reader.source(shard, index)
             for shard, index in zip(samples.shard.tolist(), samples.index.tolist(), strict=True)
@@ -87,52 +98,49 @@ class Evaluated:
 
 def measure_run(
     run_dir: Path,
-    shards: Path,
+    shards: Sequence[str],
     split: str,
     distributed: Distributed,
     batch_size: int = 16,
     num_workers: int | None = None,
     metrics: Sequence[str] = (),
     weights: Path | None = None,
-    out: Path | None = None,
+    cache: tuple[str | None, float | None] = (None, None),
 ) -> Evaluated:
     """Measure a run's newest checkpoint and the baselines, and say by which conventions.
 
-    metrics: of `feature_networks.NEEDED`, besides those that need no weights; weights: the folder
-    of theirs. out: where the report will be; interrupted, a rerun goes on. Raises UserError, on
-    every rank, for a run, shards or weights that can't be read.
+    metrics: of `features.NEEDED`, besides those that need no weights; weights: the folder of
+    theirs. cache: folder and size in GiB, as for a training. Raises UserError, on every rank, for a
+    run, shards or weights that can't be read.
     """
-    reader = ShardReader(shards, distributed.run_on_main(lambda: open_split(shards, split)))
     networks = _load_networks(metrics, weights, distributed)
     checkpoint = distributed.run_on_main(lambda: newest_checkpoint(run_dir))
     generator, config, step = load_generator(run_dir, checkpoint)
     generator.to(distributed.device)
+    opening = partial(open_data, shards, split, config.image_size)
+    data_sets = cached(distributed.run_on_main(opening), *cache, distributed)
+    reader = ShardReader(data_sets, config.image_size)
+    fetch_split(reader, distributed)
     loop = EvaluationLoop(reader, config.image_size, distributed, batch_size, num_workers)
     with evaluation_mode(generator):
         ab = _mean_ab(loop)
         paints = _paints(generator, ColorSpace(config.color_space), ab)
-        said = conventions(config, networks.weights, reader.split.num_samples, ab)
-        identity = f"{said} {reader.split.digest} {(checkpoint / STATE_FILE).read_text()}"
-        store = ScoreStore(out, identity) if out else None
-        mine = loop.score(_measure_all(paints, networks), store, title="measured")
-    # One rank computes: the table is large where there are features.
-    all_gather_object = distributed.all_gather_object(mine)
-    scores = Scores.join(all_gather_object if distributed.is_main else [])
+        scores = loop.score(_measure_all(paints, networks), title="measured")
     report = {
-        "num_samples": reader.split.num_samples,
+        "num_samples": reader.num_samples,
         **distributed.run_on_main(lambda: _figures(scores, metrics)),
         "run_dir": str(run_dir),
         "step": step,
         "split": split,
-        "shards_digest": reader.split.digest,
-        "conventions": said,
+        "shards_digest": reader.digest,
+        "conventions": conventions(config, networks.weights, reader.num_samples, ab),
         "versions": versions(),
     }
-    return Evaluated(report, scores, reader, generator, config, store)
+    return Evaluated(report, scores, reader, generator, config)
 
 
 def _figures(scores: Scores, metrics: Sequence[str]) -> dict[str, Any]:
-    """The run's figures, those of each baseline under its name, and the run's curve."""
+    """Return the run's figures, those of each baseline under its name, and the run's curve."""
     run = summarize(scores, RUN, metrics)
     points = curve(scores.of(CURVE))
     return {
@@ -146,7 +154,7 @@ def _figures(scores: Scores, metrics: Sequence[str]) -> dict[str, Any]:
 def _paints(
     generator: nn.Module, color_space: ColorSpace, ab: tuple[float, float]
 ) -> dict[str, Paint]:
-    """The run's coloring and the baselines, by name; ab: the one color of `mean_color`."""
+    """Return the run's coloring and the baselines, by name; ab: the one color of `mean_color`."""
     return {
         RUN: lambda gray, color: colorize_batch(generator, color_space, gray),
         "gray": lambda gray, color: leave_gray(gray),
@@ -168,33 +176,127 @@ def _load_networks(
 
 
 def _mean_ab(loop: EvaluationLoop) -> tuple[float, float]:
-    """Mean a and b of the split's true photographs."""
-    mine = loop.score(lambda gray, color: {"ab": mean_ab(color)})
-    a, b = Scores.join(loop.distributed.all_gather_object(mine)).columns["ab"].mean(axis=0).tolist()
+    """Return the mean a and b of the split's true photographs."""
+    scores = loop.score(lambda gray, color: {"ab": mean_ab(color)})
+    a, b = loop.distributed.run_on_main(lambda: scores.columns["ab"].mean(axis=0).tolist())
     return a, b
 
 
 def _measure_all(paints: Mapping[str, Paint], networks: FeatureNetworks) -> Measure:
     """Every metric of every painting, and what the truth is like."""
 
-    def look(rgb: Tensor) -> dict[str, Tensor]:
-        columns = {HISTOGRAM: chroma_histogram(rgb_to_lab(rgb))}
-        if networks.features is not None:
-            columns[FEATURES] = networks.features(to_bytes(rgb))
-        return columns
-
     def measure(gray: Tensor, color: Tensor) -> dict[str, Tensor]:
         truth = quantize(color.float() / 255)
-        columns = {f"{TRUTH}/{name}": column for name, column in look(truth).items()}
-        for name, paint in paints.items():
-            rgb = quantize(paint(gray, color))
-            values = detailed_metrics(rgb, truth) | look(rgb)
-            if name == RUN:
-                points = measure_curve(rgb, truth)
-                columns |= {f"{CURVE}/{metric}": column for metric, column in points.items()}
-            for metric, distance in networks.distances.items():
-                values[metric] = distance(rgb.float(), truth.float()).double()
-            columns |= {f"{name}/{metric}": value for metric, value in values.items()}
-        return columns
+        paintings = {name: quantize(paint(gray, color)) for name, paint in paints.items()}
+        # The colorings of one photograph at a time: few enough pixels for a processor's caches.
+        rows = [
+            _measure_photograph(
+                {name: rgb[i : i + 1] for name, rgb in paintings.items()}, truth[i : i + 1]
+            )
+            for i in range(len(truth))
+        ]
+        columns = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return columns | _network_columns(paintings, truth, networks)
 
     return measure
+
+
+def _measure_photograph(paintings: Mapping[str, Tensor], truth: Tensor) -> dict[str, Tensor]:
+    """Measure what needs no network; paintings, truth: [1, 3, S, S] as `quantize` gives them."""
+    lab_truth = rgb_to_lab(truth)
+    columns = {f"{TRUTH}/{HISTOGRAM}": chroma_histogram(lab_truth)}
+    for name, rgb in paintings.items():
+        lab = rgb_to_lab(rgb)
+        values = detailed_metrics(rgb, truth, lab, lab_truth)
+        values[HISTOGRAM] = chroma_histogram(lab)
+        columns |= {f"{name}/{metric}": value for metric, value in values.items()}
+        if name == RUN:
+            points = measure_curve(lab, truth, lab_truth)
+            columns |= {f"{CURVE}/{metric}": value for metric, value in points.items()}
+    return columns
+
+
+def _network_columns(
+    paintings: Mapping[str, Tensor], truth: Tensor, networks: FeatureNetworks
+) -> dict[str, Tensor]:
+    """Measure what rests on networks, of a batch."""
+    columns = {}
+    if networks.features is not None:
+        for name, rgb in {TRUTH: truth, **paintings}.items():
+            columns[f"{name}/{FEATURES}"] = networks.features(to_bytes(rgb))
+    for metric, distance in networks.distances.items():
+        for name, rgb in paintings.items():
+            columns[f"{name}/{metric}"] = distance(rgb, truth).double()
+    return columns
+
+
+def photo_columns(scores: Scores, name: str) -> dict[str, np.ndarray]:
+    """Return the metrics of each photograph, [N] each: of the run or of a baseline."""
+    return {metric: column for metric, column in scores.of(name).items() if column.ndim == 1}
+
+
+def summarize(scores: Scores, name: str, metrics: Sequence[str] = ()) -> dict[str, float]:
+    """Return the figures of the run or of a baseline.
+
+    The mean over photographs of each metric by its name; `…_of_means` and `…_of_set`, and those of
+    `metrics` that are fid and kid, are figures of the whole set.
+    """
+    figures = {
+        metric: float(column.mean()) for metric, column in photo_columns(scores, name).items()
+    }
+    for metric in ("colorfulness", "colorfulness_abs"):
+        difference = figures[metric] - figures[f"{metric}_truth"]
+        figures[f"delta_{metric}_of_means"] = abs(difference)
+    histograms = (
+        torch.from_numpy(scores.columns[f"{source}/{HISTOGRAM}"].sum(axis=0))
+        for source in (name, TRUTH)
+    )
+    figures["histogram_distance_of_set"] = hellinger(*histograms).item()
+    if "fid" in metrics or "kid" in metrics:
+        features, reference = (scores.columns[f"{source}/{FEATURES}"] for source in (name, TRUTH))
+        if "fid" in metrics:
+            figures["fid"] = frechet_distance(features, reference)
+        if "kid" in metrics:
+            figures["kid"], figures["kid_deviation"] = kernel_distance(features, reference)
+    return figures
+
+
+def conventions(
+    config: TrainConfig, weights: Mapping[str, str], num_samples: int, ab: tuple[float, float]
+) -> dict[str, str]:
+    """How everything was measured, for people; weights: of metrics that rest on a network."""
+    size = config.image_size
+    said = {
+        "image": f"center square of the stored photograph, bilinear with antialiasing to {size} px,"
+        " values rounded to 8 bits",
+        "weights": "moving average" if config.ema_decay > 0 else "last step",
+        "norm": "running statistics" if config.norm != "instance" else "of the photograph",
+        "dropout": "off",
+        "mean": "over photographs; _of_means and _of_set: of the whole set, as fid and kid",
+        "psnr": "dB over R, G and B, at most 100",
+        "ssim": "Gaussian window 11, sigma 1.5, mean of R, G and B, no border",
+        "chroma_error": "mean distance in the ab plane of CIE Lab, D65",
+        "delta_e": "mean CIEDE2000",
+        "delta_e_76": "mean CIE76, the distance in CIE Lab",
+        "chroma": "mean length of (a, b)",
+        "colorfulness": "Hasler and Suesstrunk 2003, on values of 0 to 255",
+        "colorfulness_abs": "the same of absolute opponent channels, as DDColor's code",
+        "delta_colorfulness": "|colorfulness - colorfulness_truth| of each photograph; "
+        "_of_means: of the two means",
+        "histogram_distance": f"Hellinger, of ab histograms in squares of {HISTOGRAM_STEP}",
+        CURVE: "the run with its chroma in CIE Lab times each saturation; straight between them",
+        "gray": "the photograph as it is",
+        "mean_color": f"the split's mean everywhere: a {ab[0]:.3f}, b {ab[1]:.3f}",
+        "true_chroma": "the truth's a and b on the gray picture's lightness: the most that lab can",
+    }
+    reference = f"the same {num_samples} true photographs at {size} px"
+    if "fid" in weights:
+        said["fid"] = f"2,048 Inception features; reference: {reference}; {weights['fid']}"
+    if "kid" in weights:
+        how = f"{KID_SUBSETS} subsets of {KID_SUBSET_SIZE}"
+        how = how if num_samples > KID_SUBSET_SIZE else "all at once"
+        said["kid"] = f"as fid, cubic kernel, unbiased, {how}; {weights['kid']}"
+    for metric in ("lpips", "lpips_vgg"):
+        if metric in weights:
+            said[metric] = f"version 0.1 with its linear weights, at {size} px; {weights[metric]}"
+    return said

@@ -23,29 +23,34 @@ Point = Mapping[str, float]
 """saturation, psnr, colorfulness and chroma_error: means over photographs."""
 
 
-def saturate(rgb: Tensor, saturation: float) -> Tensor:
-    """Scale the chroma of sRGB pictures [B, 3, H, W] in [0, 1]; lightness and hue stay.
+def saturate(lab: Tensor, saturation: float) -> Tensor:
+    """Scale the chroma of pictures in CIE Lab, [B, 3, H, W] → sRGB in [0, 1]; L and hue stay.
 
     A color that sRGB does not have is clipped, as a network's own is (`color.lab_to_rgb`).
     """
-    factors = torch.tensor([1.0, saturation, saturation], device=rgb.device).view(1, 3, 1, 1)
-    return lab_to_rgb(rgb_to_lab(rgb) * factors)
+    return lab_to_rgb(torch.cat([lab[:, :1], saturation * lab[:, 1:]], dim=1))
 
 
-def measure_curve(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """What each saturation makes of pictures: columns of scores, [B, len(SATURATIONS)] each."""
-    measures = {"psnr": psnr, "chroma_error": chroma_error}
-    pictures = [quantize(saturate(rgb, saturation)) for saturation in SATURATIONS]
-    columns = {
-        name: [measure(picture, truth) for picture in pictures]
-        for name, measure in measures.items()
-    }
-    columns["colorfulness"] = [colorfulness(picture) for picture in pictures]
-    return {name: torch.stack(values, dim=1) for name, values in columns.items()}
+def measure_curve(lab: Tensor, truth: Tensor, lab_truth: Tensor) -> dict[str, Tensor]:
+    """Measure what each saturation makes of pictures: columns, [B, len(SATURATIONS)] each.
+
+    lab: of the pictures; truth: as `quantize` gives it, and its Lab.
+    """
+    points = []
+    for saturation in SATURATIONS:
+        rgb = quantize(saturate(lab, saturation))
+        points.append(
+            {
+                "psnr": psnr(rgb, truth),
+                "chroma_error": chroma_error(rgb_to_lab(rgb), lab_truth),
+                "colorfulness": colorfulness(rgb),
+            }
+        )
+    return {name: torch.stack([point[name] for point in points], dim=1) for name in points[0]}
 
 
 def curve(columns: Mapping[str, NDArray]) -> list[dict[str, float]]:
-    """The points of the curve, from the scores of every photograph."""
+    """Return the points of the curve, from the scores of every photograph."""
     means = {name: column.mean(axis=0) for name, column in columns.items()}
     return [
         {"saturation": saturation, **{name: float(mean[i]) for name, mean in means.items()}}
@@ -54,7 +59,7 @@ def curve(columns: Mapping[str, NDArray]) -> list[dict[str, float]]:
 
 
 def best_at_colorfulness(points: Sequence[Point], least: float) -> dict[str, float] | None:
-    """The point of the highest PSNR among those at least that colorful; None: there is none.
+    """Return the point of the highest PSNR among those at least that colorful; None: there is none.
 
     Between two points the curve is taken as straight.
     """
@@ -62,14 +67,14 @@ def best_at_colorfulness(points: Sequence[Point], least: float) -> dict[str, flo
 
 
 def best_at_psnr(points: Sequence[Point], least: float) -> dict[str, float] | None:
-    """The most colorful point among those of at least that PSNR in dB; None: there is none."""
+    """Return the most colorful point of at least that PSNR in dB; None: there is none."""
     return _best(points, "psnr", least, "colorfulness")
 
 
 def targets(
     points: Sequence[Point], colorfulness_truth: float
 ) -> dict[str, dict[str, float] | None]:
-    """The two points to compare runs by; None where the curve does not get there."""
+    """Return the two points to compare runs by; None where the curve does not get there."""
     return {
         COLORFUL: best_at_colorfulness(points, COLORFUL_SHARE * colorfulness_truth),
         FAITHFUL: best_at_psnr(points, FAITHFUL_PSNR),

@@ -1,7 +1,7 @@
 """A report as one picture: the best, median and worst photographs, the spread of each metric."""
 
-from io import BytesIO
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +10,19 @@ from PIL import Image, ImageDraw
 from pix2pix.cli.charts import (
     INK,
     SOFT,
-    Box,
     Mark,
+    chart,
     draw_curve,
     draw_histogram,
     font,
-    histogram,
+    png,
     shorten,
 )
-from pix2pix.evaluation.run_evaluation import Evaluated
+from pix2pix.evaluation.run_evaluation import CURVE, RUN, Evaluated, photo_columns
 from pix2pix.evaluation.saturation_curve import COLORFUL_SHARE
-from pix2pix.evaluation.summary import CURVE, RUN, photo_columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HIGHER_IS_BETTER = {"psnr", "ssim"}
 CHARTS = {  # metric → axis
@@ -45,7 +47,8 @@ CAPTION = 14  # height of letters
 PITCH = PICTURE + CAPTION + 18  # from row to row
 PHOTOS_TOP = 164
 NUM_ROWS = 4
-CHARTS_IN_ROW, CHART_HEIGHT, CHART_PITCH = 4, 236, 268
+CHARTS_IN_ROW, CHART_PITCH = 4, 268
+CHART = (WIDTH - 2 * MARGIN - (CHARTS_IN_ROW - 1) * GUTTER) // CHARTS_IN_ROW, 244  # pixels
 
 
 def draw_report_sheet(evaluated: Evaluated, sort_by: str) -> bytes:
@@ -66,12 +69,11 @@ def draw_report_sheet(evaluated: Evaluated, sort_by: str) -> bytes:
         draw.text((left, PHOTOS_TOP - 22), "gray | colorized | truth", SOFT, font(CAPTION))
         _paste_photographs(sheet, draw, left, evaluated, rows, columns[sort_by])
     for number, metric in enumerate(charts):
-        box = _chart_box(number, charts_top)
-        _draw_chart(draw, box, metric, columns[metric], evaluated.report)
-    _draw_curve(draw, _chart_box(len(charts), charts_top), evaluated.report)
-    file = BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
+        draw_one = partial(_draw_chart, metric, columns[metric], evaluated.report)
+        sheet.paste(chart(CHART, draw_one), _chart_place(number, charts_top))
+    curve = chart(CHART, partial(_draw_curve, evaluated.report))
+    sheet.paste(curve, _chart_place(len(charts), charts_top))
+    return png(sheet)
 
 
 def choose(values: NDArray[np.float64], higher_is_better: bool) -> list[NDArray[np.int64]]:
@@ -120,40 +122,31 @@ def _paste_photographs(
         draw.text((left, top + PICTURE + 4), text, SOFT, font(CAPTION))
 
 
-def _chart_box(number: int, top: int) -> Box:
+def _chart_place(number: int, top: int) -> tuple[int, int]:
     row, column = divmod(number, CHARTS_IN_ROW)
-    width = (WIDTH - 2 * MARGIN - (CHARTS_IN_ROW - 1) * GUTTER) // CHARTS_IN_ROW
-    left = MARGIN + column * (width + GUTTER)
-    top += row * CHART_PITCH
-    return left, top, left + width, top + CHART_HEIGHT
+    return MARGIN + column * (CHART[0] + GUTTER), top + row * CHART_PITCH
 
 
 def _draw_chart(
-    draw: ImageDraw.ImageDraw,
-    box: Box,
-    metric: str,
-    values: NDArray[np.float64],
-    report: dict[str, Any],
+    metric: str, values: NDArray[np.float64], report: dict[str, Any], axes: "Axes"
 ) -> None:
     marks = [Mark(report[metric], f"mean {report[metric]:.3g}")]
     if f"{metric}_truth" in report:
         marks.append(Mark(report[f"{metric}_truth"], f"truth {report[f'{metric}_truth']:.3g}"))
     elif metric in report["gray"]:
         marks.append(Mark(report["gray"][metric], f"gray {report['gray'][metric]:.3g}"))
-    spread = histogram(values.tolist(), least_span=max(float(np.ptp(values)), 1e-3))
-    draw_histogram(draw, box, metric, CHARTS[metric], spread, marks)
+    least_span = max(float(np.ptp(values)), 1e-3)
+    draw_histogram(axes, metric, CHARTS[metric], values.tolist(), marks, least_span=least_span)
 
 
-def _draw_curve(draw: ImageDraw.ImageDraw, box: Box, report: dict[str, Any]) -> None:
+def _draw_curve(report: dict[str, Any], axes: "Axes") -> None:
     points = report[CURVE]
     truth = report["colorfulness_truth"]
-    labels = [f"{p['saturation']:g}" if p["saturation"] in (0, 1, 2, 3) else "" for p in points]
     draw_curve(
-        draw,
-        box,
-        "by saturation",
-        ("colorfulness", "PSNR, dB"),
+        axes,
+        "by saturation: PSNR, dB",
+        "colorfulness",
         [(point["colorfulness"], point["psnr"]) for point in points],
-        labels,
+        [f"{p['saturation']:g}" if p["saturation"] in (0, 1, 2, 3) else "" for p in points],
         [Mark(COLORFUL_SHARE * truth, f"{COLORFUL_SHARE:.0%} of the truth's")],
     )

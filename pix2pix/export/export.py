@@ -1,28 +1,41 @@
-"""A run becomes a folder that works without it: weights, configuration and model card."""
+"""Export of a run as a folder that works without it: weights, configuration, model card."""
 
 import filecmp
 import os
 import shutil
 from pathlib import Path
 
+import psutil
+
 from pix2pix.errors import UserError
 from pix2pix.export.card import model_card
 from pix2pix.export.generator import CONFIG_FILE, Generator
 from pix2pix.export.onnx import require_onnx, write_onnx
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 from pix2pix.run.checkpoint_files import read_facts
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.run.weights import load_generator, newest_checkpoint
 from pix2pix.system.durable import aside, flush, leftovers
 
 ONNX_FILE = "model.onnx"
 
 
 def export(run_dir: Path, out: Path, license: str | None = None, onnx: bool = False) -> list[str]:
-    """Write the best generator of a run's newest checkpoint to the folder `out`; what was done.
+    """Write the generator of a run's newest checkpoint to the folder `out`.
 
-    license: for the model card, as the hub names it. onnx: write model.onnx, too, and check it.
-    The folder is written aside and renamed. One that holds the same export already is left as it
-    is. Raises UserError for any other folder that is not empty, and where there is no checkpoint.
+    The folder is written aside and renamed. If `out` holds the same export already, it stays
+    unchanged.
+
+    Args:
+        run_dir: the run.
+        out: the folder to create.
+        license: the hub's identifier of a license, for the model card.
+        onnx: whether to write and check model.onnx, too.
+
+    Returns:
+        One line for each thing that was done.
+
+    Raises:
+        UserError: `out` has other content, or the run has no checkpoint.
     """
     if onnx:
         require_onnx()
@@ -55,13 +68,13 @@ def export(run_dir: Path, out: Path, license: str | None = None, onnx: bool = Fa
 
 
 def generator_of(run_dir: Path, checkpoint: Path) -> Generator:
-    """The best generator of a run's checkpoint, its moving average where it has one; on the CPU."""
+    """Return the generator of a checkpoint on the CPU, with averaged weights if it has them."""
     network, config, _ = load_generator(run_dir, checkpoint)
     generator = Generator(
         config.color_space,
         config.image_size,
         config.generator_width,
-        # The same layer but for a training on several GPUs, and it works on a CPU.
+        # The same layer except in a training on several GPUs, and it works on a CPU.
         "batch" if config.norm == "sync_batch" else config.norm,
         config.dropout,
     )
@@ -70,19 +83,19 @@ def generator_of(run_dir: Path, checkpoint: Path) -> Generator:
 
 
 def _refuse_strangers(out: Path) -> None:
-    """Before the work: refuse a file, and a folder with anything in it that is no export."""
+    """Refuse a file, and a folder whose content is not an export, before the work starts."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out is the folder to make")
+        raise UserError(f"{out} is a file; --out is the folder to create")
     if out.is_dir() and any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
         raise UserError(f"{out} holds other files; choose another --out")
 
 
 def _clean_up(out: Path) -> list[str]:
-    """Remove what killed exports to `out` left aside; says what, a line each."""
+    """Remove the leftovers of killed exports to `out`; return one line for each."""
     lines = []
     for folder, name in leftovers(out.parent):
         process = int(folder.name.split(".")[-2])
-        if name == out.name and not Path(f"/proc/{process}").exists():
+        if name == out.name and not psutil.pid_exists(process):
             shutil.rmtree(folder)
             lines.append(f"removed {folder.name}: its export was cut short")
     return lines

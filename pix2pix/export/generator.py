@@ -1,8 +1,8 @@
 """`Generator`: a trained generator without its run, in a folder or on the Hugging Face hub.
 
-The folder holds model.safetensors (the weights), config.json (what rebuilds the network, and the
-checksum of the weights) and README.md (the model card). Nothing of it is unpickled: a stranger's
-model can't run code.
+The folder holds model.safetensors (the weights), config.json (the settings of the network, and the
+checksum of the weights) and README.md (the model card). Nothing is unpickled, so a model from
+another source cannot run code.
 """
 
 import json
@@ -31,18 +31,20 @@ TIMEOUT_SECONDS = 10.0
 SETTINGS = ("color_space", "image_size", "width", "norm", "dropout")
 
 LIBRARY = "pix2pix"
-PIPELINE = "image-to-image"  # the hub's word for the task
+PIPELINE = "image-to-image"  # the hub's name for the task
 TAGS = ["colorization", "pix2pix"]
 
 
 class Generator(
     UNetGenerator, ModelHubMixin, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=[*TAGS]
 ):
-    """The U-Net with the color space that it paints in; `Colorizer.from_path` colors with it.
+    """The U-Net with its color space. `Colorizer.from_path` colors with it.
 
-    color_space, image_size, width, norm, dropout: as in TrainConfig and UNetGenerator.
-    `save_pretrained(folder)` and `push_to_hub("owner/name")` come from huggingface_hub's mixin.
-    card: the text of the model card; it goes wherever the weights go.
+    `save_pretrained(folder)` and `push_to_hub("owner/name")` come from huggingface_hub's mixin. The
+    arguments are those of TrainConfig and UNetGenerator.
+
+    Attributes:
+        card: the text of the model card, saved and loaded with the weights.
     """
 
     def __init__(
@@ -72,11 +74,19 @@ class Generator(
         token: str | None = None,
         cache_dir: str | Path | None = None,
     ) -> "Generator":
-        """Load a folder, or "owner/name" from the hub: on the CPU, in evaluation mode.
+        """Load a folder, or "owner/name" from the hub, on the CPU in evaluation mode.
 
-        In place of the mixin's, which would also unpickle, and take a file that lacks weights.
-        revision, token, cache_dir: of the hub, as in `huggingface_hub.snapshot_download`.
-        Raises UserError where there is no such model, or a damaged one.
+        This replaces the mixin's method, which would also unpickle, and accept a file that lacks
+        weights.
+
+        Args:
+            source: the folder, or the name on the hub.
+            revision: as in `huggingface_hub.snapshot_download`.
+            token: as there.
+            cache_dir: as there.
+
+        Raises:
+            UserError: there is no such model, or it is damaged.
         """
         folder = Path(source)
         if not folder.is_dir():
@@ -96,7 +106,7 @@ class Generator(
         return generator.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The mixin's hook: all that the folder holds. The mixin adds a card if there is none."""
+        """Write all files of the folder (a hook of the mixin, which adds a missing card)."""
         weights = safetensors.torch.save(
             {name: value.cpu().contiguous() for name, value in self.state_dict().items()},
             metadata={"format": "pt"},
@@ -113,7 +123,7 @@ class Generator(
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """Arguments of the network in `folder`, and its weights as they were written."""
+    """Return the arguments of the network in `folder`, and the bytes of its weights file."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise UserError(
@@ -144,17 +154,17 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
 def _download(
     name: str, revision: str | None, token: str | None, cache_dir: str | Path | None
 ) -> Path:
-    """The folder of the local cache with the model `name` of the hub, as it is there now.
+    """Return the folder in the local cache with the current version of the model `name`.
 
-    Where the hub can't be reached, as it was when it was downloaded before.
+    If the hub cannot be reached, use the version that was downloaded before.
     """
     if Path(name).exists():
-        raise UserError(f"{name} is a file; give the folder that it lies in")
+        raise UserError(f"{name} is a file; give the folder that contains it")
     absent = f"there is no folder {name}"
     host = constants.ENDPOINT
-    if name.count("/") != 1:  # or every misspelt folder would be asked for
+    if name.count("/") != 1:  # otherwise the hub would be asked for every misspelt folder
         raise UserError(f"{absent}; a model on the hub is written owner/name")
-    fetch = partial(  # a snapshot: all its files are of one revision
+    fetch = partial(  # a snapshot: all files have one revision
         snapshot_download,
         name,
         revision=revision,
@@ -163,7 +173,7 @@ def _download(
         allow_patterns=list(FILES),
     )
     try:
-        # Asked first, because snapshot_download would wait for ever for a server that is silent.
+        # Asked first, because snapshot_download would wait forever for a silent server.
         HfApi(token=token).model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
         return Path(fetch())
     except HFValidationError:
@@ -173,7 +183,7 @@ def _download(
             f"{absent}, and {host} shows you no model of that name; if it is private, run "
             "`hf auth login` first"
         ) from None
-    except Exception as error:  # of the disk, or of whichever network library is beneath
+    except Exception as error:  # an error of the disk, or of the network library in use
         try:
             return Path(fetch(local_files_only=True))
         except OSError:

@@ -1,6 +1,6 @@
-"""The generator as ONNX, for any batch size, and checked in onnxruntime against torch.
+"""The generator as ONNX for any batch size, checked in onnxruntime against torch.
 
-Needs the packages of the extra `[onnx]`, which are imported when they are needed.
+Needs the packages of the extra `[onnx]`, which are imported on use.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from pix2pix.export.generator import Generator
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "condition", "painting"
 CHECKED_BATCHES = (1, 3)
-# Of values in [-1, 1]. Measured for widths of 4 to 64: 2e-6 at most; one step of 8 bits is 8e-3.
+# For values in [-1, 1]. Measured for widths of 4 to 64: at most 2e-6; one step of 8 bits is 8e-3.
 TOLERANCE = 1e-4
 
 
@@ -30,8 +30,17 @@ def require_onnx() -> None:
 def write_onnx(generator: Generator, path: Path) -> float:
     """Write the network as ONNX: condition [B, 1, S, S] → painting [B, C, S, S], in [-1, 1].
 
-    generator: on the CPU, in evaluation mode. S is its image_size, B any number. Returns the
-    largest difference between onnxruntime and torch. Raises UserError where that is too large.
+    S is the generator's image_size, B any number.
+
+    Args:
+        generator: on the CPU, in evaluation mode.
+        path: the file to write.
+
+    Returns:
+        The largest difference between onnxruntime and torch.
+
+    Raises:
+        UserError: the difference is too large.
     """
     program = torch.onnx.export(
         generator,
@@ -44,12 +53,12 @@ def write_onnx(generator: Generator, path: Path) -> float:
     )
     assert program is not None, "dynamo=True returns a program"
     for node in program.model.graph:
-        node.metadata_props.clear()  # lines of our source, with the paths of this machine
+        node.metadata_props.clear()  # source lines with paths of this machine
     program.save(str(path), external_data=False)
     difference = _difference(generator, path)
     if not difference <= TOLERANCE:
         raise UserError(
-            f"{path.name} paints other colors than the network (by {difference:.1e} of 2); this "
+            f"{path.name} gives other colors than the network (by {difference:.1e} of 2); this "
             "pair of onnxruntime and torch does not agree: try other versions, or leave out --onnx"
         )
     return difference

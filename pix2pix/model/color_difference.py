@@ -1,4 +1,4 @@
-"""How far apart two colors look: CIE76 and CIEDE2000 on CIE Lab tensors."""
+"""Perceived color differences: CIE76 and CIEDE2000 on CIE Lab tensors."""
 
 import math
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def delta_e_76(lab: Tensor, other: Tensor) -> Tensor:
-    """CIE 1976: the Euclidean distance in Lab. [B, 3, H, W] each → [B, H, W]."""
+    """Return CIE76, the Euclidean distance in Lab: two [B, 3, H, W] → [B, H, W]."""
     return (lab - other).square().sum(dim=1).sqrt()
 
 
 def delta_e_2000(lab: Tensor, other: Tensor) -> Tensor:
-    """CIEDE2000 with kL = kC = kH = 1. [B, 3, H, W] each → [B, H, W]; 1 is just visible.
+    """Return CIEDE2000 with kL = kC = kH = 1: two [B, 3, H, W] → [B, H, W]; 1 is just visible.
 
-    Sharma, Wu, Dalal 2005, "The CIEDE2000 color-difference formula"; equation numbers are theirs.
+    Equation numbers are those of Sharma, Wu, Dalal 2005, "The CIEDE2000 color-difference formula".
     Angles are in radians.
     """
     L1, a1, b1 = lab.unbind(dim=1)
@@ -25,10 +25,10 @@ def delta_e_2000(lab: Tensor, other: Tensor) -> Tensor:
     h1, h2 = (torch.atan2(b, a) % math.tau for a, b in ((a1, b1), (a2, b2)))  # (7)
 
     has_hues = C1 * C2 > 0
-    turn = torch.where((h2 - h1).abs() > math.pi, math.tau, 0.0)  # the short way round
+    turn = torch.where((h2 - h1).abs() > math.pi, math.tau, 0.0)  # the shorter way around
     dh = torch.where(has_hues, h2 - h1 - turn * (h2 - h1).sign(), 0.0)  # (10)
     dH = 2 * (C1 * C2).sqrt() * (dh / 2).sin()  # (11)
-    # (14); a full turn more or less changes no cosine below, but (16) asks for [0, 2π).
+    # (14); a full turn does not change the cosines below, but (16) needs [0, 2π).
     h = torch.where(has_hues, (h1 + h2 + turn) / 2, h1 + h2) % math.tau
 
     L, C = (L1 + L2) / 2, (C1 + C2) / 2  # (12), (13)
@@ -45,11 +45,11 @@ def delta_e_2000(lab: Tensor, other: Tensor) -> Tensor:
     S_C, S_H = 1 + 0.045 * C, 1 + 0.015 * C * T  # (19), (20)
     R_T = -2 * (2 * around_blue).sin() * _saturation(C)  # (17), (21)
     dL, dC, dH = (L2 - L1) / S_L, (C2 - C1) / S_C, dH / S_H
-    # (22); rounding may leave a hair below 0, where the colors are the same.
+    # (22); for equal colors rounding may give a value slightly below 0.
     return (dL.square() + dC.square() + dH.square() + R_T * dC * dH).clamp(min=0).sqrt()
 
 
 def _saturation(chroma: Tensor) -> Tensor:
-    """The term of (4) and (17) that goes from 0 for grays to 1 for vivid colors."""
+    """Return the term of (4) and (17) that grows from 0 for grays to 1 for vivid colors."""
     seventh = chroma**7
     return (seventh / (seventh + 25.0**7)).sqrt()

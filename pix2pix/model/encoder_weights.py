@@ -1,7 +1,9 @@
 """Where an encoder's weights come from: a package, timm's hub, or a file; and whose they are."""
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -73,6 +75,13 @@ def find_weights(encoder: str, source: str) -> EncoderWeights | None:
     return _from_file(encoder, file, is_packaged=package is not None and _same(file, package))
 
 
+def is_here(encoder: str, source: str) -> bool:
+    """Return True if the weights can be read without the network."""
+    if source == "auto":
+        return packaged_file(encoder) is not None
+    return source not in SOURCES and Path(source).expanduser().is_file()
+
+
 def packaged_file(encoder: str) -> Path | None:
     """Return the file of weights for `encoder` in an installed Python package, or None."""
     spec = importlib.util.find_spec(_PACKAGES[encoder]) if encoder in _PACKAGES else None
@@ -85,9 +94,9 @@ def _from_file(encoder: str, file: Path, is_packaged: bool) -> EncoderWeights:
     network = require_timm().create_model(encoder)
     entries = _fitted(encoder, file, network)
     # timm picks what the features need, and knows their names there.
-    backbone = create_backbone(
-        encoder, pretrained=True, pretrained_cfg_overlay={"state_dict": entries}
-    )
+    overlay = {"state_dict": entries}
+    with _quiet():
+        backbone = create_backbone(encoder, pretrained=True, pretrained_cfg_overlay=overlay)
     config = network.pretrained_cfg
     return EncoderWeights(
         source=str(file),
@@ -119,6 +128,18 @@ def _from_hub(encoder: str) -> EncoderWeights:
         std=tuple(config["std"]),
         license=str(config.get("license") or ""),
     )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence timm, which warns of the classifier that features have no use for."""
+    logger = logging.getLogger("timm")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _entries(file: Path) -> Mapping[str, Tensor]:

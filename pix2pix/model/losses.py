@@ -1,6 +1,6 @@
-"""The terms of the objective: adversarial on patch logits and L1 on pixels. Pure functions.
+"""Terms of the objective: adversarial on patch logits, L1 on pixels. Pure functions.
 
-The whole, Isola et al. 2017 eq. 4: G* = arg min_G max_D L_cGAN(G, D) + λ L_L1(G).
+The objective is Isola et al. 2017 eq. 4: G* = arg min_G max_D L_cGAN(G, D) + λ L_L1(G).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pix2pix.errors import UserError
 
 @dataclass(frozen=True)
 class _Formulas:
-    """Per logit; high logits mean "real"."""
+    """The terms of one adversarial loss per logit; high logits mean "real"."""
 
     discriminator_real: Callable[[Tensor], Tensor]
     discriminator_fake: Callable[[Tensor], Tensor]
@@ -24,7 +24,7 @@ class _Formulas:
 _FORMULAS = {
     # Isola et al. 2017, eq. 1, as cross-entropy of sigmoid(logits): -log σ(x) = softplus(-x).
     # The generator maximizes log D(x, G(x)), their section 3.3, instead of minimizing
-    # log(1 - D): the gradient does not vanish where the discriminator is sure.
+    # log(1 - D): the gradient does not vanish where the discriminator is confident.
     "bce": _Formulas(
         discriminator_real=lambda logits: softplus(-logits),
         discriminator_fake=softplus,
@@ -49,30 +49,31 @@ GAN_LOSSES = tuple(_FORMULAS)
 
 
 def discriminator_real(logits: Tensor, kind: str) -> Tensor:
-    """The discriminator's term for real images: logits of any shape → scalar, float32."""
+    """Return the discriminator's loss on real images: logits of any shape → float32 scalar."""
     return _formulas(kind).discriminator_real(logits.float()).mean()
 
 
 def discriminator_fake(logits: Tensor, kind: str) -> Tensor:
-    """The discriminator's term for generated images: logits of any shape → scalar, float32."""
+    """Return the discriminator's loss on generated images: logits of any shape → float32 scalar."""
     return _formulas(kind).discriminator_fake(logits.float()).mean()
 
 
 def generator_adversarial(logits: Tensor, kind: str) -> Tensor:
-    """The generator's adversarial term: logits of its images, any shape → scalar, float32."""
+    """Return the generator's adversarial loss: logits of its images, any shape → float32 scalar."""
     return _formulas(kind).generator(logits.float()).mean()
 
 
 def l1(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference, Isola et al. 2017 eq. 3: two tensors of a shape → scalar, float32.
+    """Return the mean absolute difference of two tensors of one shape as a float32 scalar.
 
-    The mean over pixels and channels, not their sum: λ = 100 is meant for it.
+    Isola et al. 2017 eq. 3, as the mean over pixels and channels, not the sum: λ = 100 assumes the
+    mean.
     """
     return (output.float() - target.float()).abs().mean()
 
 
 def _formulas(kind: str) -> _Formulas:
-    # float32 first, at the callers: pointwise operations keep it, also under autocast.
+    # The callers convert to float32: pointwise operations keep it, also under autocast.
     if kind not in _FORMULAS:
         raise UserError(f"gan_loss {kind!r} is unknown; use one of {', '.join(GAN_LOSSES)}")
     return _FORMULAS[kind]

@@ -15,7 +15,7 @@ NORMS = ("batch", "instance", "sync_batch")
 IMAGE_SIZES = (64, 128, 256, 512)
 
 KERNEL = 4
-MAX_WIDENING = 8  # channels double at each level up to 8 × width: 64, 128, 256, 512, 512, …
+MAX_WIDENING = 8  # channels double per level up to 8 × width: 64, 128, 256, 512, 512, …
 MAX_DROPOUT_BLOCKS = 3
 
 
@@ -23,11 +23,19 @@ class UNetGenerator(nn.Module):
     """Encoder and decoder with a skip connection at every level, down to a 1×1 bottom.
 
     condition ─ down 64 ─ down 128 ─ down 256 ─ … ─ bottom      Each down-block halves the sides,
-                  │          │          │              │        each up-block doubles them; an
-     output  ─── up ─────── up 64 ──── up 128 ─ … ─────┘        up-block reads below ⧺ its skip.
+                  │          │          │              │        each up-block doubles them. Input
+     output  ─── up ─────── up 64 ──── up 128 ─ … ─────┘        of an up-block: below ⧺ its skip.
 
-    image_size is 64, 128, 256 or 512 px and sets the number of levels, log2(image_size).
-    Raises UserError for any other size and for an unknown norm.
+    Args:
+        in_channels: channels of the condition.
+        out_channels: channels of the output.
+        image_size: 64, 128, 256 or 512 pixels; the number of levels is log2(image_size).
+        width: channels of the outermost level.
+        norm: a name in NORMS.
+        dropout: whether the innermost up-blocks have dropout.
+
+    Raises:
+        UserError: `image_size` or `norm` is not one of these.
     """
 
     def __init__(
@@ -44,8 +52,8 @@ class UNetGenerator(nn.Module):
             raise UserError(f"image_size {image_size} is not possible; use one of {IMAGE_SIZES}")
         levels = image_size.bit_length() - 1
         *widths, bottom = (width * min(2**level, MAX_WIDENING) for level in range(levels))
-        # Dropout goes to up-blocks of full width only, as in the published code, so that
-        # 128 px has two of them and 64 px one.
+        # Only up-blocks of full width have dropout, as in the published code: 128 px has two of
+        # them, 64 px one.
         dropout_blocks = min(MAX_DROPOUT_BLOCKS, levels - 5) if dropout else 0
 
         self.down = nn.ModuleList([_conv(in_channels, widths[0], norm)])
@@ -55,8 +63,8 @@ class UNetGenerator(nn.Module):
                     nn.LeakyReLU(0.2), _conv(wide, wider, norm), normalization(wider, norm)
                 )
             )
-        # No norm after the innermost convolution: its maps are 1×1, and with one photograph
-        # in the batch there would be a single value to normalize.
+        # No norm after the innermost convolution: its maps are 1×1, so a batch of one photograph
+        # would have a single value to normalize.
         self.bottom = nn.Sequential(
             nn.LeakyReLU(0.2), _conv(widths[-1], bottom, norm), *_up(bottom, widths[-1], norm)
         )
@@ -77,8 +85,12 @@ class UNetGenerator(nn.Module):
     def forward(self, condition: Tensor) -> Tensor:
         """Color a batch.
 
-        condition: [B, in_channels, H, W] in [-1, 1]; H and W are multiples of 2**levels, as
-        image_size × image_size is. Returns [B, out_channels, H, W] in [-1, 1].
+        Args:
+            condition: [B, in_channels, H, W] in [-1, 1]; H and W are multiples of 2**levels, as
+                image_size is.
+
+        Returns:
+            [B, out_channels, H, W] in [-1, 1].
         """
         x = condition
         skips = []
@@ -92,10 +104,10 @@ class UNetGenerator(nn.Module):
 
 
 class _Join(torch.autograd.Function):
-    """Concatenation of channels whose gradients are two tensors, not two slices of one.
+    """Concatenate channels; the gradients are two tensors, not two slices of one.
 
-    On a CPU batch norm's backward pass of a slice takes several times as long: its channels do not
-    lie together.
+    On a CPU the backward pass of batch norm takes several times as long for a slice, because its
+    channels are not contiguous.
     """
 
     @staticmethod
@@ -105,19 +117,27 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.clone() for part in gradient.split(ctx.channels, dim=1))
+        parts = gradient.split(ctx.channels, dim=1)
+        if gradient.device.type != "cpu":  # a GPU reads slices as fast: a copy costs bandwidth only
+            return tuple(parts)
+        return tuple(part.clone() for part in parts)
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches: a logit for each, positive where it looks real.
+    """Judge overlapping patches: one logit per patch, positive if it looks real.
 
-    in_channels counts condition and image together; num_layers is the number of stride-2
-    convolutions and sets the size of a patch (see receptive_field). Raises UserError for an
-    unknown norm.
+    Its batch norm keeps no running statistics, because a discriminator always uses the statistics
+    of its batch. So it has no rank-local state to save, and the forward pass of a generator step
+    leaves it unchanged to the bit.
 
-    Its batch norm keeps no running statistics: a discriminator is only ever asked with the
-    statistics of its batch. So it has no rank-local state to save, and the forward pass of a
-    generator step leaves it unchanged to the bit.
+    Args:
+        in_channels: channels of condition and image together.
+        width: channels of the first layer.
+        num_layers: number of stride-2 convolutions; sets the size of a patch (receptive_field).
+        norm: a name in NORMS.
+
+    Raises:
+        UserError: `norm` is unknown.
     """
 
     def __init__(self, in_channels: int, width: int = 64, num_layers: int = 3, norm: str = "batch"):
@@ -138,17 +158,21 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, condition: Tensor, image: Tensor) -> Tensor:
-        """Judge images that claim to belong to their conditions.
+        """Judge whether images belong to their conditions.
 
-        condition and image: [B, ·, H, W] in [-1, 1]. Returns patch logits [B, 1, h, w],
-        30×30 for 256 px and three stride-2 layers.
+        Args:
+            condition: [B, ·, H, W] in [-1, 1].
+            image: [B, ·, H, W] in [-1, 1].
+
+        Returns:
+            Patch logits [B, 1, h, w]; 30×30 for 256 px and three stride-2 layers.
         """
         logits: Tensor = self.layers(torch.cat([condition, image], dim=1))
         return logits
 
 
 def receptive_field(num_layers: int) -> int:
-    """Side in pixels of the patch that one logit of PatchDiscriminator sees; 70 for 3 layers."""
+    """Return the side in pixels of the patch behind one logit of PatchDiscriminator; 3 → 70."""
     side = 1
     for stride in reversed(_discriminator_strides(num_layers)):
         side = (side - 1) * stride + KERNEL
@@ -159,13 +183,13 @@ def receptive_field(num_layers: int) -> int:
 def initialize(module: nn.Module, generator: torch.Generator | None = None) -> None:
     """Draw a network's weights: N(0, 0.02) for convolutions, N(1, 0.02) for norm scales, biases 0.
 
-    Isola et al. 2017, section 6.2. The draw depends on nothing but the state of `generator`
-    (the global one without it): not on the module's device or memory format.
+    Isola et al. 2017, section 6.2. The values depend only on the state of `generator` (the global
+    one if it is None), not on the module's device or memory format.
     """
 
     def draw(parameter: Tensor, mean: float) -> None:
-        # Contiguous, on the generator's own device, then copied: filling a channels_last or
-        # CUDA tensor in place would consume the same numbers in another order.
+        # Drawn into a contiguous tensor on the generator's device, then copied: filling a
+        # channels_last or CUDA tensor in place would use the numbers in another order.
         device = generator.device if generator is not None else "cpu"
         values = torch.empty(parameter.shape, device=device)
         parameter.copy_(values.normal_(mean, 0.02, generator=generator))
@@ -191,7 +215,7 @@ def _conv(in_channels: int, out_channels: int, norm: str, stride: int = 2) -> nn
 
 
 def _up(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
-    # In place: the concatenation before it is read by nobody else, and it is the largest map.
+    # In place: nothing else reads the preceding concatenation, which is the largest map.
     return nn.Sequential(
         nn.ReLU(inplace=True),
         nn.ConvTranspose2d(
@@ -202,8 +226,8 @@ def _up(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
 
 
 def _has_bias(norm: str) -> bool:
-    # Batch norm has a bias of its own. Instance norm (not affine) has none, so convolutions have.
-    # As published, this holds for the generator's first and innermost convolution too.
+    # Batch norm has its own bias. Instance norm (not affine) has none, so the convolutions have
+    # one. As published, this also holds for the generator's first and innermost convolution.
     return norm == "instance"
 
 

@@ -1,7 +1,7 @@
 """Sharded, atomic, asynchronous checkpoints: every rank writes its share, any world size reads it.
 
-A checkpoint is written aside and gets its name, step_000001000, only when every byte and its
-state.json are durable. So what has the name is complete, and training goes on meanwhile. It is
+A checkpoint is written aside while the training continues. It gets its name, step_000001000, only
+when all files including state.json are durable, so a checkpoint with that name is complete. It is
 read only after its checksums were compared.
 """
 
@@ -13,38 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
-from torch import nn
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
 
-from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.run import checkpoint_files as files
 from pix2pix.run.checkpoint_share import Staging
 from pix2pix.run.distributed import Distributed
-from pix2pix.run.run_directory import RunDirectory, versions
-from pix2pix.run.state import EMA_NAME, TrainState, build_generator
-from pix2pix.system.durable import flush
+from pix2pix.run.run_directory import versions
+from pix2pix.run.state import TrainState
+from pix2pix.system.durable import check_renames, flush
 
-# A single process is no mistake. The save runs in a thread of its own, so no context would do.
+# A single process is intended. A context manager would not reach the thread that saves.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-
-NETWORK_FIELDS = (
-    "color_space",
-    "image_size",
-    "norm",
-    "generator_width",
-    "discriminator_width",
-    "encoder",
-)
 
 
 class Checkpointer:
-    """Saves and restores a TrainState under `root`; every rank calls every method.
+    """Save and restore a TrainState under `root`. Every rank calls every method.
 
-    keep: how many of the newest checkpoints stay; an older one is deleted only after a newer one
-        is durable.
-    config_hash: whose checkpoints they are (`run_directory.config_hash`).
-    Raises UserError where `root` can't be written.
+    Args:
+        root: folder of the checkpoints.
+        keep: number of newest checkpoints to keep; an older one is deleted only after a newer one
+            is durable.
+        distributed: the processes of the training.
+        config_hash: identity of the training (`run_directory.config_hash`).
+
+    Raises:
+        UserError: `root` is not writable.
     """
 
     def __init__(self, root: Path, keep: int, distributed: Distributed, config_hash: str) -> None:
@@ -52,20 +46,23 @@ class Checkpointer:
         self.keep = keep
         self.distributed = distributed
         self.config_hash = config_hash
-        # Its own group: the save communicates from a thread while the training goes on.
+        # A separate group: the save communicates from a thread while the training continues.
         self._group = distributed.cpu_group()
         self._staging = Staging()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._unusable: list[Path] = []
+        self.durable_step = 0  # of the newest that is whole on the disk
         for line in distributed.run_on_main(self._clean_up):
             distributed.say(line)
 
     def save(self, state: TrainState, samples_seen: int) -> None:
-        """Start to save `state`; it may change again when this returns (a copy is being written).
+        """Start to save a copy of `state`, which may change as soon as this returns.
 
-        Waits for the save before it: two at once would mix their messages. Raises UserError where
-        that one failed.
+        Wait for the previous save first: two at once would mix their messages.
+
+        Raises:
+            UserError: the previous save failed.
         """
         self.wait()
         self.distributed.broadcast_buffers(state.generator)
@@ -83,9 +80,10 @@ class Checkpointer:
         self._pending = self._writer.submit(self._write, share, facts)
 
     def wait(self) -> None:
-        """Wait until the save under way is durable.
+        """Wait until the current save is durable.
 
-        Raises UserError, on every rank, where it failed on any.
+        Raises:
+            UserError: on every rank, if the save failed on any rank.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -95,22 +93,28 @@ class Checkpointer:
             pending.result()
         except (OSError, CheckpointException) as failure:
             error = (
-                f"could not save a checkpoint in {self.root}: {_reason(failure)}; the one before "
-                "it is untouched. Mend that, and run the same command again"
+                f"could not save a checkpoint in {self.root}: {reason_of(failure)}; the previous "
+                "one is untouched. Solve the problem and run the same command again"
             )
         self.distributed.raise_on_all_ranks(error)
 
     def restore(self, state: TrainState) -> Path | None:
         """Load the newest good checkpoint into `state`, on any number of ranks.
 
-        Returns it, or None in a new run. One that does not verify is named with the reason, and
-        passed over. Raises UserError where there are checkpoints but none is good: starting again
-        from zero must be the user's own decision.
+        Print each checkpoint that does not verify, with the reason, and try the next.
+
+        Returns:
+            The checkpoint that was loaded, or None in a new run.
+
+        Raises:
+            UserError: there are checkpoints, but none is good; starting over from zero must be the
+                user's decision.
         """
         found = self.distributed.run_on_main(partial(files.checkpoints, self.root))
         for path in found:
             fault = self._verify(path) or self._load(path, state)
             if fault is None:
+                self.durable_step = state.step
                 return path
             self._unusable.append(path)
             self.distributed.say(f"ignoring {path.name}: {fault}")
@@ -119,13 +123,13 @@ class Checkpointer:
         return None
 
     def _verify(self, path: Path) -> str | None:
-        """What is wrong with a checkpoint, the same word on all ranks; each reads its part."""
+        """Return why a checkpoint is bad, or None, the same on all ranks; each reads its part."""
         rank, world_size = self.distributed.rank, self.distributed.world_size
         fault = files.verify(path, self.config_hash, rank, world_size)
         return next(filter(None, self.distributed.all_gather_object(fault)), None)
 
     def _load(self, path: Path, state: TrainState) -> str | None:
-        """Load a checkpoint that verifies; why that is impossible, the same on all ranks."""
+        """Load `path`; return why it is unreadable, or None, the same on all ranks."""
         values = state.state_dict()
         try:
             dcp.load(
@@ -135,15 +139,15 @@ class Checkpointer:
                 no_dist=self._group is None,
             )
         except CheckpointException as failure:
-            return f"it can't be read: {_reason(failure)}"
+            return f"it can't be read: {reason_of(failure)}"
         state.load_state_dict(values)
         state.step = files.read_facts(path)["step"]
         return None
 
     def _write(self, share: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Write this rank's share; on rank 0, publish the checkpoint. Runs in the writer thread.
+        """Write this rank's share, and publish the checkpoint on rank 0. Runs in the writer thread.
 
-        Only one thread at a time may use the group: this one, from `save` to `wait`.
+        Only one thread at a time may use the group: the writer, from `save` to `wait`.
         """
         final = self.root / files.checkpoint_name(facts["step"])
         aside = self.root / f".{final.name}.partial"
@@ -158,93 +162,31 @@ class Checkpointer:
             flush(aside)
             sums = files.summed([*aside.glob(f"__{self.distributed.rank}_*.distcp")])
         except OSError as error:
-            sums = error  # the others wait for a word of this rank
+            sums = error  # reported to all ranks, which wait in the next collective
         merged: files.Sums = {}
-        for word in self.distributed.all_gather_object(sums, self._group):
-            if isinstance(word, OSError):
-                raise word
-            merged |= word
+        for result in self.distributed.all_gather_object(sums, self._group):
+            if isinstance(result, OSError):
+                raise result
+            merged |= result
         if self.distributed.is_main:
             merged |= files.summed([aside / files.METADATA_FILE])
             files.publish(aside, final, facts, merged)
+            self.durable_step = facts["step"]
             files.prune(final, self.keep, self.config_hash, self._unusable)
 
     def _clean_up(self) -> list[str]:
         try:
             lines = files.clean_up(self.root)
+            if not os.access(self.root, os.W_OK | os.X_OK):
+                raise UserError(f"can't write to {self.root}: it is read-only for this user")
+            check_renames(self.root)
         except OSError as error:
             raise UserError(f"can't write to {self.root}: {error.strerror}") from error
-        if not os.access(self.root, os.W_OK | os.X_OK):
-            raise UserError(f"can't write to {self.root}: it is read-only for this user")
         return lines
 
 
-def newest_checkpoint(run_dir: Path) -> Path:
-    """The newest good checkpoint of a run; names those that it passes over, with the reason.
-
-    Reads all of it. Raises UserError where there is none.
-    """
-    run = RunDirectory(run_dir)
-    config_hash = run.config_hash()
-    found = files.checkpoints(run.checkpoints)
-    for path in found:
-        fault = files.verify(path, config_hash)
-        if fault is None:
-            return path
-        print(f"ignoring {path.name}: {fault}")
-    if found:
-        raise files.none_is_good(run.checkpoints)
-    raise UserError(f"{run_dir} has no checkpoint yet; train it first, or a little longer")
-
-
-def load_generator(run_dir: Path, path: Path) -> tuple[nn.Module, TrainConfig, int]:
-    """The best generator of a run's checkpoint `path`, on the CPU; its configuration and step.
-
-    The averaged weights where the run averages.
-    """
-    config = RunDirectory(run_dir).read_config()
-    generator = build_generator(config)
-    name = EMA_NAME if config.ema_decay > 0 else "generator"
-    _read_into({name: generator.state_dict()}, path)
-    return generator.eval(), config, files.read_facts(path)["step"]
-
-
-def restore_networks(
-    run_dir: Path, config: TrainConfig, state: TrainState, distributed: Distributed
-) -> Path:
-    """Load the networks' weights of another run into `state`: the start of a new training.
-
-    Returns the checkpoint that was read. Raises UserError where the networks differ.
-    """
-    theirs = RunDirectory(run_dir).read_config()
-    path = distributed.run_on_main(partial(newest_checkpoint, run_dir))
-    for name in NETWORK_FIELDS:
-        if getattr(theirs, name) != getattr(config, name):
-            raise UserError(
-                f"init_from {run_dir} has {name} {getattr(theirs, name)!r}, this training "
-                f"{getattr(config, name)!r}; networks must be alike"
-            )
-    values = {name: network.state_dict() for name, network in state.networks().items()}
-    average = values.pop(EMA_NAME, None)
-    if average is not None and theirs.ema_decay > 0:
-        values[EMA_NAME] = average
-    _read_into(values, path)
-    if average is not None and theirs.ema_decay == 0:
-        for mine, read in zip(average.values(), values["generator"].values(), strict=True):
-            mine.copy_(read)
-    return path
-
-
-def _read_into(values: dict[str, Any], path: Path) -> None:
-    """Fill the tensors of `values`, in place, in this process alone."""
-    try:
-        dcp.load(values, storage_reader=FileSystemReader(path), no_dist=True)
-    except CheckpointException as failure:
-        raise UserError(f"can't read {path}: {_reason(failure)}") from failure
-
-
-def _reason(error: BaseException) -> str:
-    """The first cause in one line; DCP wraps each rank's error and traceback."""
+def reason_of(error: BaseException) -> str:
+    """Return the first cause in one line; DCP wraps the error and traceback of each rank."""
     if isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
     if isinstance(error, OSError) and error.errno:

@@ -1,4 +1,4 @@
-"""What of a checkpoint lies on disk: its checksums, whether it is what was saved, and what goes.
+"""Checkpoint files on disk: checksums, verification, retention.
 
 step_000001000/{__0_0.distcp, …, .metadata, state.json}
 """
@@ -16,54 +16,57 @@ from pix2pix.system.durable import flush, publish_json
 
 STATE_FILE = "state.json"
 METADATA_FILE = ".metadata"
-CHUNK_BYTES = 2**20  # stays in the processor's cache between reading and summing
+CHUNK_BYTES = 2**20  # stays in the processor's cache between read and checksum
 
 Sums = dict[str, dict[str, Any]]  # name → {"bytes": 123, "crc32": "00c0ffee"}
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder of the checkpoint after `step` steps."""
+    """Return the folder name of the checkpoint after `step` steps."""
     return f"step_{step:09d}"
 
 
 def checkpoints(root: Path) -> list[Path]:
-    """Everything under `root` that has a checkpoint's name, newest first."""
+    """Return all paths under `root` with the name of a checkpoint, newest first."""
     named = (path for path in root.glob("step_*") if re.fullmatch(r"step_\d{9,}", path.name))
     return sorted(named, key=lambda path: int(path.name.removeprefix("step_")), reverse=True)
 
 
 def summed(paths: Collection[Path]) -> Sums:
-    """Size and CRC-32 of each file, by name.
+    """Return size and CRC-32 of each file, by name.
 
-    CRC-32 finds every flipped bit and every burst of 32, and other damage but once in 4 billion.
-    Measured on a core: 6.5 GB/s, SHA-256 1.9 with the processor's help, BLAKE2b 1.3. Files are
-    guarded against accidents, not against people.
+    CRC-32 finds every flipped bit and every burst of 32, and misses other damage once in 4 billion.
+    Measured on one core: 6.5 GB/s; SHA-256 1.9 with processor support, BLAKE2b 1.3. The checksums
+    protect against accidents, not against attackers.
     """
     return {path.name: _sum_of(path) for path in paths}
 
 
 def publish(partial: Path, final: Path, facts: Mapping[str, Any], sums: Sums) -> None:
-    """Give the finished checkpoint `partial` its name `final`; every file in it is durable."""
+    """Write `state.json` and rename the finished `partial` to `final`; its files are durable."""
     content = {**facts, "files": dict(sorted(sums.items()))}
     publish_json(partial / STATE_FILE, content | {"crc32": _crc32(content)})
-    if final.exists():  # one that was damaged: a good one would have been resumed from
+    if final.exists():  # a damaged one: the training would have resumed from a good one
         remove(final)
     partial.rename(final)
     flush(final.parent)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint's state.json. Raises ValueError where that is damaged."""
+    """Return the content of a checkpoint's state.json.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: the file is missing or unreadable.
+    """
     facts = json.loads((path / STATE_FILE).read_bytes())
-    if "bytes" in facts:  # of an earlier version: sizes without checksums
-        return facts | {"files": {name: {"bytes": size} for name, size in facts["bytes"].items()}}
     if facts.pop("crc32") != _crc32(facts):
         raise ValueError(f"{path / STATE_FILE} is not as it was written")
     return facts
 
 
 def find_fault(path: Path, config_hash: str) -> str | None:
-    """Why the checkpoint at `path` can't be used, as far as names and sizes tell; None: it can."""
+    """Return why the checkpoint is unusable, or None if it is intact by file names and sizes."""
     if not (path / METADATA_FILE).exists():
         return f"{METADATA_FILE} is missing"
     try:
@@ -90,13 +93,16 @@ def find_fault(path: Path, config_hash: str) -> str | None:
 
 
 def verify(path: Path, config_hash: str, part: int = 0, parts: int = 1) -> str | None:
-    """As `find_fault`, and reads every `parts`-th file from `part` on to compare its checksum."""
+    """Return what `find_fault` returns, and compare the checksums of a part of the files.
+
+    That part is every `parts`-th file from `part` on.
+    """
     fault = find_fault(path, config_hash)
     if fault is not None:
         return fault
     for name, wanted in list(read_facts(path)["files"].items())[part::parts]:
         try:
-            if "crc32" in wanted and _sum_of(path / name) != wanted:
+            if _sum_of(path / name) != wanted:
                 return f"the checksum of {name} differs"
         except OSError as error:
             return f"{name} can't be read: {error.strerror}"
@@ -104,7 +110,7 @@ def verify(path: Path, config_hash: str, part: int = 0, parts: int = 1) -> str |
 
 
 def none_is_good(root: Path) -> UserError:
-    """For a run with checkpoints of which none verifies: to start over is the user's decision."""
+    """Return the error for a run without a good checkpoint: a restart is the user's decision."""
     return UserError(
         f"no checkpoint in {root} is complete; restore one from a copy, or remove the folder to "
         "start again from step 0"
@@ -112,10 +118,16 @@ def none_is_good(root: Path) -> UserError:
 
 
 def prune(newest: Path, keep: int, config_hash: str, unusable: Collection[Path]) -> None:
-    """Remove what is older than the last `keep` usable checkpoints of this training.
+    """Remove the checkpoints of this training that are older than its last `keep` usable ones.
 
-    newest: just saved, so good as it was written; it always stays. One that is damaged, or in
-    `unusable`, neither counts nor goes: it would push out a good one, or may be a stranger's.
+    A damaged checkpoint is neither counted nor removed: counted, it would displace a good one.
+    Neither is one of another training.
+
+    Args:
+        newest: the one just saved, which always stays.
+        keep: number of usable checkpoints to keep, `newest` included.
+        config_hash: identity of this training.
+        unusable: checkpoints known to be damaged.
     """
     others = (path for path in checkpoints(newest.parent) if path not in (newest, *unusable))
     usable = [path for path in others if find_fault(path, config_hash) is None]
@@ -124,16 +136,20 @@ def prune(newest: Path, keep: int, config_hash: str, unusable: Collection[Path])
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint; killed in between, it leaves nothing under a checkpoint's name."""
+    """Delete a checkpoint. If interrupted, nothing is left under the name of a checkpoint."""
     doomed = path.with_name(f".{path.name}.removed")
     path.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def clean_up(root: Path) -> list[str]:
-    """Make `root`, and remove what a killed training left half written; says what, a line each.
+    """Create `root`, and remove what a killed training left half written.
 
-    Raises OSError where that is impossible.
+    Returns:
+        One line for each checkpoint that was removed.
+
+    Raises:
+        OSError: `root` cannot be created or written.
     """
     root.mkdir(parents=True, exist_ok=True)
     for doomed in root.glob(".step_*.removed"):

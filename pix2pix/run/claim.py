@@ -1,13 +1,14 @@
-"""One writer per run directory: a training holds a claim in it, and takes over one that is stale.
+"""One writer per run directory: a training holds a claim in it, and takes over a stale claim.
 
-Without file locks, which network file systems may lack. The claim is a file in a folder, of a name
-that is never used again:
+It works without file locks, which network file systems may lack. A claim is a file in a folder,
+with a name that is never reused:
 
     RUN_DIR/.writer/TOKEN.json      held
-    RUN_DIR/.writer/TOKEN.ending    held by a training that only saves what it has
+    RUN_DIR/.writer/TOKEN.ending    held by a training that is saving before it ends
 
-POSIX, NFS and Lustre rename a folder onto another only where that one is missing or empty, so of
-many starters one gets in. A stale claim is removed by its own name, never that of its successor.
+POSIX, NFS and Lustre rename a folder onto another only if that one is missing or empty, so exactly
+one of several starting processes succeeds. A stale claim is removed by its own name, never by that
+of its successor.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
@@ -30,19 +32,28 @@ from pix2pix.system.durable import publish_json
 
 FOLDER = ".writer"
 ENDING = ".ending"
-BEAT_SECONDS = 5.0  # a living owner touches its claim this often
-SILENT_SECONDS = 50.0  # after which one elsewhere counts as dead: ten beats, for a slow file system
-WAIT_SECONDS = 60.0  # that a start waits: longer than a dead owner can be silent unnoticed
+BEAT_SECONDS = 5.0  # interval at which a live owner touches its claim
+SILENT_SECONDS = 50.0  # after this an owner elsewhere counts as dead: ten beats, for slow disks
+WAIT_SECONDS = 60.0  # how long a start waits: longer than SILENT_SECONDS
 LOOK_SECONDS = 0.2
+
+
+class Life(Enum):
+    """What this process knows about another one."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"  # it runs elsewhere, or has not been silent for long enough
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A training process, told apart from every other that ever ran.
+    """A training process, distinguishable from every other that ever ran.
 
-    kernel: boot and process namespace, in which `pid` means something; None where the system does
-        not tell. process_start: clock ticks after boot, because pids are used again.
-    slurm_restart: how often the job was requeued; it keeps its number then.
+    Attributes:
+        kernel: boot and process namespace in which `pid` is valid; None if the system does not say.
+        process_start: clock ticks after boot, because pids are reused.
+        slurm_restart: how often the job was requeued; a requeued job keeps its number.
     """
 
     host: str = "an unknown host"
@@ -56,7 +67,7 @@ class Owner:
 
     @classmethod
     def me(cls, environment: Mapping[str, str] = os.environ) -> "Owner":
-        """This process."""
+        """Return the owner that this process is."""
         return cls(
             host=socket.gethostname(),
             kernel=_kernel(),
@@ -73,20 +84,23 @@ class Owner:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"{self.user} on {self.host} (process {self.pid}{job}) since {since}"
 
-    def is_dead(self, me: "Owner") -> bool | None:
-        """What `me` can know about this process; None: nothing, it runs elsewhere."""
+    def life(self, me: "Owner") -> Life:
+        """Return what `me` knows about this process; UNKNOWN if it runs elsewhere."""
         same_job = self.slurm_job is not None and self.slurm_job == me.slurm_job
         if same_job and self.slurm_restart < me.slurm_restart:
-            return True  # SLURM ends a job before it starts it again
+            return Life.DEAD  # SLURM ends a job before it starts it again
         if self.kernel is None or self.kernel != me.kernel:
-            return None
-        return self.process_start != _process_start(self.pid)
+            return Life.UNKNOWN
+        is_running = self.process_start == _process_start(self.pid)
+        return Life.ALIVE if is_running else Life.DEAD
 
 
 class WriterClaim:
-    """The right to write into the run directory `root`; one rank acquires it, for all of them.
+    """The right to write into the run directory `root`. One rank acquires it for all of them.
 
-    lost: None, or why this training must end without another write: somebody has taken it for dead.
+    Attributes:
+        lost: why this training must end without writing again, because another took it over; None
+            as long as the claim is held.
     """
 
     def __init__(self, root: Path) -> None:
@@ -98,9 +112,13 @@ class WriterClaim:
         self._done = threading.Event()
 
     def acquire(self, wait_seconds: float = WAIT_SECONDS) -> None:
-        """Claim the directory, after a owner that is ending or dead; says so where it waits.
+        """Claim the directory; wait for an owner that is ending or may be dead, and say so.
 
-        Raises UserError where another training holds it, and where the folder can't be written.
+        Args:
+            wait_seconds: the longest wait.
+
+        Raises:
+            UserError: another training holds the directory, or it is not writable.
         """
         token = uuid.uuid4().hex
         mine = self.root / f"{FOLDER}.{token}"
@@ -110,17 +128,17 @@ class WriterClaim:
             try:
                 self._enter(mine, token, time.monotonic() + wait_seconds)
             finally:
-                shutil.rmtree(mine, ignore_errors=True)  # gone already, where it became the claim
+                shutil.rmtree(mine, ignore_errors=True)  # already gone if it became the claim
         except OSError as error:
             raise UserError(f"can't write to run_dir {self.root}: {error.strerror}") from error
         threading.Thread(target=self._beat_until_done, daemon=True, name="writer claim").start()
 
     def ending(self) -> None:
-        """Tell who starts now that it is worth waiting."""
+        """Mark the claim as ending, so that a starting process waits for it."""
         with self._lock:
             if self._file is None or self._file.suffix == ENDING:
                 return
-            with contextlib.suppress(OSError):  # only a courtesy
+            with contextlib.suppress(OSError):  # the mark is optional
                 self._file = self._file.rename(self._file.with_suffix(ENDING))
 
     def release(self) -> None:
@@ -130,7 +148,7 @@ class WriterClaim:
             file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):
-                file.unlink()  # by our own name: a successor's claim stays
+                file.unlink()  # by its own name: a successor's claim stays
                 self.folder.rmdir()  # unless a successor is in it
 
     def __enter__(self) -> "WriterClaim":
@@ -145,25 +163,29 @@ class WriterClaim:
         self.release()
 
     def _enter(self, mine: Path, token: str, deadline: float) -> None:
-        """Make `mine` the claim, once nobody alive holds one."""
+        """Make `mine` the claim as soon as no live owner holds one."""
         other: _OtherClaim | None = None
         while not self._rename(mine, token):
             if other is None or not other.file.exists():
                 other = _OtherClaim.of(self.folder, clock=mine / f"{token}.json")
+            is_late = time.monotonic() > deadline
             if other is None:  # released just now
-                if time.monotonic() > deadline:
-                    raise UserError(f"{self.folder} is not what a training left there; remove it")
-            elif dead := other.is_dead():
-                print(f"taking over {self.root} from {other.owner}: it has ended", flush=True)
-                other.file.unlink(missing_ok=True)  # another starter may be faster
+                if is_late:
+                    raise UserError(f"{self.folder} was not left by a training; remove it")
+                time.sleep(LOOK_SECONDS)
                 continue
-            elif (dead is False and not other.is_ending) or time.monotonic() > deadline:
+            life = other.life()
+            if life is Life.DEAD:
+                print(f"taking over {self.root} from {other.owner}: it has ended", flush=True)
+                other.file.unlink(missing_ok=True)  # another starting process may be faster
+                continue
+            may_go_away = other.is_ending or life is Life.UNKNOWN
+            if is_late or not may_go_away:
                 raise UserError(
                     f"{self.root} is being trained by {other.owner}; wait for it or stop it, or "
                     "choose another --run_dir"
                 )
-            else:
-                other.announce(deadline - time.monotonic())
+            other.announce(deadline - time.monotonic())
             time.sleep(LOOK_SECONDS)
         self._file = self.folder / f"{token}.json"
         self._sweep(now=self._file.stat().st_mtime)
@@ -172,7 +194,7 @@ class WriterClaim:
         try:
             mine.rename(self.folder)
         except OSError as error:
-            # ENOENT: NFS repeats a request whose answer was lost, and finds it done.
+            # ENOENT: NFS repeats a request whose answer was lost, although it was done.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                 raise
         return (self.folder / f"{token}.json").exists()
@@ -190,11 +212,11 @@ class WriterClaim:
                     )
                     return
                 except OSError:
-                    continue  # a file system that hiccups: the next beat may arrive
+                    continue  # a temporary failure of the file system: the next beat may succeed
 
     def _sweep(self, now: float) -> None:
-        """Remove what starters left that were killed in the midst of a claim."""
-        with contextlib.suppress(OSError):  # other starters come and go
+        """Remove the files of processes that were killed while they claimed."""
+        with contextlib.suppress(OSError):  # other processes may start or end meanwhile
             for file in self.root.glob(f"{FOLDER}.*/*"):
                 if now - file.stat().st_mtime > SILENT_SECONDS:
                     shutil.rmtree(file.parent)
@@ -202,9 +224,11 @@ class WriterClaim:
 
 @dataclass
 class _OtherClaim:
-    """Another's claim, watched until it goes, beats or has been silent for too long.
+    """The claim of another process, watched until it vanishes, beats or is silent for too long.
 
-    clock: a file of ours beside it. The file system's time decides, not that of two machines.
+    Attributes:
+        beat: the modification time of the claim when it was first read.
+        clock: a file of ours beside it, because only the file system's clock is the same for both.
     """
 
     file: Path
@@ -215,7 +239,7 @@ class _OtherClaim:
 
     @classmethod
     def of(cls, folder: Path, clock: Path) -> "_OtherClaim | None":
-        """The claim in `folder`; None where there is none (any more)."""
+        """Return the claim in `folder`, or None if there is none (any more)."""
         try:
             file = next(f for f in folder.iterdir() if f.suffix in (".json", ENDING))
             return cls(file, _read_owner(file), _modified(file), clock)
@@ -226,22 +250,23 @@ class _OtherClaim:
     def is_ending(self) -> bool:
         return self.file.suffix == ENDING
 
-    def is_dead(self) -> bool | None:
-        """None: nobody can tell yet."""
-        dead = self.owner.is_dead(Owner.me())
-        if dead is not None:
-            return dead
+    def life(self) -> Life:
+        """Return whether the owner lives; UNKNOWN if that cannot be decided yet."""
+        life = self.owner.life(Owner.me())
+        if life is not Life.UNKNOWN:
+            return life
         try:
             beat = _modified(self.file)
         except FileNotFoundError:
-            return None
+            return Life.UNKNOWN
         if beat != self.beat:
-            return False
+            return Life.ALIVE
         os.utime(self.clock)
-        return True if _modified(self.clock) - beat > SILENT_SECONDS else None
+        silent_seconds = _modified(self.clock) - beat
+        return Life.DEAD if silent_seconds > SILENT_SECONDS else Life.UNKNOWN
 
     def announce(self, seconds: float) -> None:
-        """Say for whom the start waits, once."""
+        """Print once which process the start waits for."""
         if not self.announced:
             state = "is just ending" if self.is_ending else "may be dead"
             print(f"waiting up to {seconds:.0f} s for {self.owner}, which {state}", flush=True)
@@ -256,7 +281,7 @@ def _read_owner(file: Path) -> Owner:
 
 
 def _modified(file: Path) -> float:
-    with file.open("rb") as opened:  # NFS asks the server when a file is opened, not for a stat
+    with file.open("rb") as opened:  # NFS asks the server on open, not on stat
         return os.fstat(opened.fileno()).st_mtime
 
 
@@ -269,7 +294,7 @@ def _kernel() -> str | None:
 
 
 def _process_start(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat, proc(5); None for a process that has ended."""
+    """Return field 22 of /proc/PID/stat, proc(5), or None for a process that has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -280,5 +305,5 @@ def _process_start(pid: int) -> int | None:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may have no name for its user
+    except (KeyError, OSError):  # a container may have no name for the user
         return f"user {os.getuid()}"

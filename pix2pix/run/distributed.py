@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +23,17 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from pix2pix.cli.help import wrap
 from pix2pix.errors import LostProcessError, UserError
-from pix2pix.system.machine import num_cores
+from pix2pix.run.devices import check_gpus, device_ids
+from pix2pix.system.cores import cores_of_process, share_of_cores
 
 # NCCL's watchdog aborts the process with a stack dump. The exchange of each step, on the CPU group,
 # hangs with it, and says so in a line: it goes first.
 NCCL_GRACE = timedelta(minutes=1)
+
+# A core decodes 960 photographs a second, and an H100 can't train on more than 9,200.
+MOST_WORKERS = 16
 
 T = TypeVar("T")
 
@@ -40,13 +45,14 @@ class Distributed:
     context, it leaves the group in the end, and a collective that waits longer than
     `timeout_minutes`, or whose peer has died, raises LostProcessError: nobody hangs for ever.
     num_threads: of torch on a CPU; None takes OMP_NUM_THREADS where the user has set it, else
-        shares the machine's cores among its processes.
+        this rank's share of the cores.
+    num_cores: that share: what affinity and quota grant, divided among the ranks that share it.
     """
 
     def __init__(self, timeout_minutes: float = 10, num_threads: int | None = None) -> None:
         _follow_launcher()
-        threads = num_threads or _default_threads()
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # or accelerate sets it, and warns
+        check_gpus()
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # or accelerate sets it, and warns
         self.timeout = timedelta(minutes=timeout_minutes)
         on_gpu = torch.cuda.is_available()
         group = InitProcessGroupKwargs(
@@ -55,15 +61,23 @@ class Distributed:
         with self._losing_nobody():
             # Precision is ours (step.py): under Accelerate fp16 on a CPU is silently fp32.
             self.accelerator = Accelerator(
-                cpu=not on_gpu, mixed_precision="no", kwargs_handlers=[group]
+                cpu=not on_gpu,
+                mixed_precision="no",
+                dynamo_backend="no",  # or DDP itself would be compiled; `Trainer` does it
+                kwargs_handlers=[group],
             )
         self.rank: int = self.accelerator.process_index
         self.world_size: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
         self.is_main: bool = self.accelerator.is_main_process
+        self.is_local_main: bool = self.accelerator.is_local_main_process
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+        with self._losing_nobody():
+            mine = cores_of_process()
+            share = share_of_cores(mine, self.all_gather_object(mine))
+        self.num_cores = num_threads or share
         if self.device.type == "cpu":
-            torch.set_num_threads(threads)
+            torch.set_num_threads(num_threads or _told_threads() or self.num_cores)
 
     def __enter__(self) -> "Distributed":
         return self
@@ -77,7 +91,10 @@ class Distributed:
         with self._losing_nobody():
             if error is not None and _is_of_a_collective(error):
                 raise error
-        self.shutdown()
+        if isinstance(error, UserError) and error.tell is None and self.world_size > 1:
+            error.tell = self._tells_first(str(error))
+        if error is None or self.world_size == 1:
+            self.shutdown()  # else the caller tells the error, and leaves: NCCL would wait here
 
     @property
     def device_name(self) -> str:
@@ -85,21 +102,33 @@ class Distributed:
         is_gpu = self.device.type == "cuda"
         return torch.cuda.get_device_name(self.device) if is_gpu else self.device.type
 
+    def _tells_first(self, message: str) -> bool:
+        """Whether this rank is the first to end with this message: then it prints it."""
+        try:
+            store = dist.distributed_c10d._get_default_store()
+            return bool(store.add(f"pix2pix/{message}", 1) == 1)
+        except (RuntimeError, ValueError):  # who serves the store is gone: nobody else tells
+            return True
+
     def loader_workers(self, wanted: int | None = None) -> int:
         """How many processes decode for this rank: `wanted`, or what suits the machine."""
         if wanted is not None:
             return wanted
         if self.device.type == "cpu":
             return 1  # more would take cores from the networks, and one keeps up with them
-        return max(1, min(8, num_cores() // self.local_world_size - 1))
+        return max(1, min(MOST_WORKERS, self.num_cores - 1))
 
-    def say(self, text: str) -> None:
-        """Print a line, once."""
-        if self.is_main:
+    def say(self, text: str | None) -> None:
+        """Print a line, once; None: nothing."""
+        if self.is_main and text:
             print(text, flush=True)
 
+    def advise(self, text: str | None) -> None:
+        """Print prose, once, within 80 columns; None: nothing."""
+        self.say(text and wrap(text))
+
     def cpu_group(self) -> dist.ProcessGroup | None:
-        """A new gloo group over all ranks, None for a single process.
+        """Return a new gloo group over all ranks, None for a single process.
 
         Whoever communicates from its own thread or out of step with the training needs a group of
         its own: two users of one group would match each other's messages.
@@ -109,20 +138,27 @@ class Distributed:
         return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self.timeout))
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """`module` on the device, wrapped so that backward averages gradients over the ranks."""
-        wrapped: nn.Module = self.accelerator.prepare_model(module)
-        if isinstance(wrapped, nn.parallel.DistributedDataParallel):
-            # Batch statistics are per rank while training; who reads running statistics
-            # (evaluation, checkpoints) asks for rank 0's first. Torch 2.13 renamed the argument.
-            wrapped.broadcast_buffers = False
+        """Return `module` on the device, wrapped so that backward averages over the ranks."""
+        module = module.to(self.device)
+        if self.world_size == 1:
+            return module
+        ids = device_ids(self.device)
+        wrapped = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        # Batch statistics are per rank while training; who reads running statistics
+        # (evaluation, checkpoints) asks for rank 0's first. Torch 2.13 renamed the argument.
+        wrapped.broadcast_buffers = False
         return wrapped
 
     def broadcast_buffers(self, *modules: nn.Module) -> None:
         """Give every rank rank 0's buffers. Never averaged: then saving would change the run."""
+        for module in modules:
+            self.broadcast(module.buffers())
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank rank 0's values of these."""
         if self.world_size > 1:
-            for module in modules:
-                for buffer in module.buffers():
-                    dist.broadcast(buffer, src=0)
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), src=0)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks, element by element. Every rank must call it."""
@@ -154,22 +190,30 @@ class Distributed:
         if self.world_size > 1:
             dist.broadcast_object_list(outcome, src=0)
         if isinstance(outcome[0], UserError):
-            raise outcome[0]
+            raise self._agreed(outcome[0])
         return outcome[0]  # type: ignore[return-value]
 
     def all_gather_object(self, word: T, group: dist.ProcessGroup | None = None) -> list[T]:
-        """The (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
+        """Return the (picklable) `word` of each rank, by rank. `group`: as for `cpu_group`."""
         if self.world_size == 1:
             return [word]
         words: list[T | None] = [None] * self.world_size
         dist.all_gather_object(words, word, group=group)
         return cast("list[T]", words)
 
-    def raise_on_all_ranks(self, error: str | None) -> None:
-        """Raise the first rank's `error` as UserError on every rank; no error anywhere: return."""
+    def raise_on_all_ranks(self, error: str | UserError | None) -> None:
+        """Raise the first rank's error as UserError on every rank; no error anywhere: return.
+
+        error: its message, or one of a kind of its own, such as a StorageError.
+        """
         first = next(filter(None, self.all_gather_object(error)), None)
         if first is not None:
-            raise UserError(first)
+            raise self._agreed(first if isinstance(first, UserError) else UserError(first))
+
+    def _agreed(self, error: UserError) -> UserError:
+        """Return an error that every rank raises: rank 0 prints it."""
+        error.tell = self.is_main
+        return error
 
     @contextlib.contextmanager
     def _losing_nobody(self) -> Iterator[None]:
@@ -220,6 +264,15 @@ class Agreement:
             )
         return agreed
 
+    def now(self, *flags: bool) -> tuple[bool, ...]:
+        """Tell flags and return, at once, those that any rank tells: a synchronization."""
+        pending = self._collect()
+        self.exchange(*flags)
+        agreed = self._collect()
+        if pending:  # what a step told is read after the next one, as ever
+            self._flags = torch.tensor(pending, dtype=torch.int32)
+        return agreed
+
     def _collect(self) -> tuple[bool, ...]:
         if self._work is not None:
             self._work.wait()
@@ -234,7 +287,7 @@ def _is_of_a_collective(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost function of ours that the error came through."""
+    """Return the innermost function of ours that the error came through."""
     ours = Path(__file__).parent
     frames = traceback.extract_tb(error.__traceback__)
     mine = [frame for frame in frames if Path(frame.filename).parent == ours]
@@ -242,11 +295,10 @@ def _place(error: BaseException) -> str:
     return f"{frame.name} in {Path(frame.filename).name}, line {frame.lineno}"
 
 
-def _default_threads() -> int:
+def _told_threads() -> int | None:
     told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdecimal() and int(told) > 1:  # 1 is what launchers set, whatever the machine has
-        return int(told)
-    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    # 1 is what launchers set, whatever the machine has.
+    return int(told) if told.isdecimal() and int(told) > 1 else None
 
 
 def _follow_launcher() -> None:

@@ -1,4 +1,4 @@
-"""The run directory: where everything of one training lies, and whose training it is."""
+"""The run directory: the paths of one training, and the identity of the training."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
 
 
 class RunDirectory:
-    """Paths of a run, and the configuration that its `config.json` holds."""
+    """Paths of a run, and the configuration in its `config.json`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -30,23 +30,30 @@ class RunDirectory:
         self.jobs = root / "slurm"
 
     def read_config(self) -> TrainConfig:
-        """The configuration of the run. Raises UserError where there is none."""
+        """Return the configuration of the run; raise UserError if there is none."""
         return self._read()[0]
 
     def shards_digest(self) -> str:
-        """Identity of the train split's content. Raises UserError where there is no run."""
+        """Return the identity of the train split's content; raise UserError if there is no run."""
         return self._read()[1]
 
     def config_hash(self) -> str:
-        """Whose training this is. Raises UserError where there is none."""
+        """Return the identity of the training; raise UserError if there is no run."""
         return config_hash(*self._read())
 
     def claim(self, config: TrainConfig, shards_digest: str) -> list[str]:
-        """Make the directory this training's, or go on in it; call it on one rank.
+        """Assign the directory to this training, or continue in it. Call it on one rank.
 
-        config: resolved; shards_digest: identity of the train split's content.
-        Returns what changed since the last start, a line each. Raises UserError where the
-        directory belongs to a training of another identity that has begun, or can't be written.
+        Args:
+            config: with `total_steps` resolved.
+            shards_digest: identity of the train split's content.
+
+        Returns:
+            One line for each change since the last start.
+
+        Raises:
+            UserError: the directory belongs to a training of another identity that has begun, or
+                is not writable.
         """
         changes = self.check(config, shards_digest)
         try:
@@ -62,41 +69,41 @@ class RunDirectory:
         return changes
 
     def check(self, config: TrainConfig, shards_digest: str) -> list[str]:
-        """What `claim` would return or raise, as far as reading tells."""
+        """Return or raise what `claim` would, without writing."""
         if self.config_file.exists():
             return self._compare(config, shards_digest)
         submitted = {self.snapshots, self.jobs}
         files = self.root.iterdir() if self.root.exists() else ()
         if any(file not in submitted and not _is_claim(file) for file in files):
             raise UserError(
-                f"{self.root} has files but no config.json, so it is no run directory; "
+                f"{self.root} has files but no config.json, so it is not a run directory; "
                 "choose another --run_dir"
             )
         return []
 
     def newest_step(self) -> int:
-        """Step of the newest checkpoint that is there, 0 without one."""
+        """Return the step of the newest checkpoint, or 0 if there is none."""
         names = (path.name.removeprefix("step_") for path in self.checkpoints.glob("step_*"))
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def _has_begun(self) -> bool:
-        """Whether there is something to lose: a checkpoint, damaged or not, or metrics."""
+        """Return True if there is something to lose: a checkpoint, damaged or not, or metrics."""
         logged = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
         return logged or any(self.checkpoints.glob("step_*"))
 
     def _read(self) -> tuple[TrainConfig, str]:
-        """The configuration and the digest of the shards that `claim` wrote."""
+        """Return the configuration and the digest of the shards that `claim` wrote."""
         try:
             content = json.loads(self.config_file.read_text())
             fields, digest = dict(content["config"]), str(content["shards_digest"])
         except FileNotFoundError:
-            raise UserError(f"{self.root} is no run directory (no config.json in it)") from None
+            raise UserError(f"{self.root} is not a run directory (no config.json in it)") from None
         except OSError as error:
             raise UserError(f"can't read {self.config_file}: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{self.config_file} is damaged, or no run's; copy it from another run of the same "
-                "configuration, or choose another --run_dir"
+                f"{self.config_file} is damaged, or not from a run; copy it from another run of "
+                "the same configuration, or choose another --run_dir"
             ) from error
         return TrainConfig.from_json(fields), digest
 
@@ -105,23 +112,24 @@ class RunDirectory:
         identity, free = config.differences(theirs)
         rows = [f"{name}: {old!r} there, {new!r} here" for name, (new, old) in identity.items()]
         if their_digest != shards_digest:
-            rows.append("shards: the photographs in the train split are others")
-        if rows and not self._has_begun():  # a start that failed must not bind the next one
+            rows.append("shards: " + _other_shards(their_digest, shards_digest))
+        if rows and not self._has_begun():  # a failed start must not restrict the next one
             return ["everything: no step was trained here yet"]
         if rows:
             raise UserError(
                 f"{self.root} belongs to another training ({'; '.join(rows)}); "
-                "choose another --run_dir, or give the same values to go on"
+                "choose another --run_dir, with --init_from "
+                f"{self.root} to start from its weights, or give the same values to resume"
             )
         free.pop("run_dir", None)  # a run may be moved
         return [f"{name}: {old} → {new}" for name, (new, old) in free.items()]
 
 
 def config_hash(config: TrainConfig, shards_digest: str) -> str:
-    """The identity of a training, 16 hex digits: what a checkpoint says whose it is.
+    """Return the identity of a training, 16 hex digits, which its checkpoints contain.
 
-    Fields at their first value are left out, so that neither one that a later version adds nor
-    another default changes a hash.
+    Fields with their first value are left out. So a field that a later version adds does not change
+    the hash, and neither does a new default.
     """
     chosen = {name: v for name, v in config.identity().items() if v != IDENTITY_FIELDS[name]}
     numbers = {n: float(v) if isinstance(v, int) else v for n, v in chosen.items()}  # 10 is 10.0
@@ -129,11 +137,21 @@ def config_hash(config: TrainConfig, shards_digest: str) -> str:
     return sha256(text.encode()).hexdigest()[:16]
 
 
+def _other_shards(theirs: str, mine: str) -> str:
+    """Return what differs between two identities of data sets (`data.shards.identity_of`)."""
+    old, new = theirs.split(), mine.split()
+    if {digest.partition("*")[0] for digest in old} < {digest.partition("*")[0] for digest in new}:
+        return "data sets were added"
+    if [digest.partition("*")[0] for digest in old] == [d.partition("*")[0] for d in new]:
+        return "their weights differ"
+    return "the train split has other photographs"
+
+
 def _is_claim(path: Path) -> bool:
-    return path.name.startswith(FOLDER)  # of this very start: the right to write comes first
+    return path.name.startswith(FOLDER)  # of this start, which acquires the claim first
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that decide about numbers."""
+    """Return the versions of Python and of the packages that affect numbers."""
     found: dict[str, str] = {"python": platform.python_version()}
     return found | {name: metadata.version(name) for name in PACKAGES}

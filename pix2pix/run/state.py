@@ -1,4 +1,4 @@
-"""TrainState: everything that a step changes, and nothing else. What a checkpoint holds."""
+"""TrainState: everything that a step changes, and nothing else. A checkpoint holds exactly this."""
 
 import copy
 from dataclasses import dataclass
@@ -19,17 +19,19 @@ from pix2pix.model.color import ColorSpace
 from pix2pix.model.generators import encoder_of, initialize_generator, make_generator
 from pix2pix.model.networks import PatchDiscriminator, initialize
 
-EMA_NAME = "generator_average"  # in checkpoints, since the first of them
+EMA_NAME = "generator_average"  # the name in checkpoints, fixed since the first version
 
 
 @dataclass
 class TrainState:
     """The networks and their optimizers after `step` steps, on one device.
 
-    ema_generator: exponential moving average of the generator's weights and running
-        statistics, the one that is evaluated and exported; None where `ema_decay` is 0.
-    Each network has a gradient scaler of its own (enabled for fp16 only): with a shared one, an
-    overflow in the discriminator applied the generator's gradient twice.
+    Each network has its own gradient scaler (enabled for fp16 only): with a shared one, an overflow
+    in the discriminator applied the generator's gradient twice.
+
+    Attributes:
+        ema_generator: exponential moving average of the generator's weights and running statistics;
+            it is evaluated and exported. None if `ema_decay` is 0.
     """
 
     generator: nn.Module
@@ -43,12 +45,12 @@ class TrainState:
 
     @property
     def eval_generator(self) -> nn.Module:
-        """The generator to look at: the average where there is one."""
+        """Return the generator to evaluate: the average if there is one."""
         return self.generator if self.ema_generator is None else self.ema_generator
 
     @property
     def num_bytes(self) -> int:
-        """Size of a checkpoint: weights, both Adam moments, the average; about."""
+        """Return the approximate size of a checkpoint: weights, both Adam moments, the average."""
         weights = [self.generator, self.generator, self.generator, self.discriminator]
         weights += [self.discriminator, self.discriminator]
         if self.ema_generator is not None:
@@ -56,14 +58,14 @@ class TrainState:
         return sum(p.numel() * p.element_size() for w in weights for p in w.parameters())
 
     def networks(self) -> dict[str, nn.Module]:
-        """Every network under the name that checkpoints give it."""
+        """Return every network by its name in checkpoints."""
         named = {"generator": self.generator, "discriminator": self.discriminator}
         if self.ema_generator is not None:
             named[EMA_NAME] = self.ema_generator
         return named
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors (shared with the live state, not copied) and scaler numbers, nested by name."""
+        """Return tensors (shared with the live state, not copied) and scaler numbers, by name."""
         self._forget_gradients()
         return {name: network.state_dict() for name, network in self.networks().items()} | {
             "generator_optimizer": get_optimizer_state_dict(
@@ -77,7 +79,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave. A missing or surplus entry raises."""
+        """Load the result of `state_dict`. A missing or surplus entry raises."""
         self._forget_gradients()
         for name, network in self.networks().items():
             network.load_state_dict(state[name])
@@ -95,15 +97,15 @@ class TrainState:
         _set_scaler_numbers(self.discriminator_scaler, state["discriminator_scaler"])
 
     def _forget_gradients(self) -> None:
-        # torch gives and takes an optimizer's whole state only while no gradient is alive and
-        # every parameter is trainable; for a frozen network it silently restores nothing.
+        # torch saves and loads the whole state of an optimizer only if no gradient exists and every
+        # parameter is trainable; for a frozen network it silently restores nothing.
         self.generator_optimizer.zero_grad(set_to_none=True)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.discriminator.requires_grad_(True)
 
 
 def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -> TrainState:
-    """Networks and optimizers as `config` describes them, initialized from its seed."""
+    """Return the networks and optimizers that `config` describes, initialized from its seed."""
     color_space = ColorSpace(config.color_space)
     with torch.random.fork_rng(devices=[]):  # timm draws a backbone's weights from the global one
         torch.manual_seed(seed_of("encoder", config.seed))
@@ -131,7 +133,7 @@ def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -
 
 
 def build_generator(config: TrainConfig) -> nn.Module:
-    """The generator that `config` describes, on the CPU, with torch's own initial weights."""
+    """Return the generator that `config` describes, on the CPU, with random weights."""
     color_space = ColorSpace(config.color_space)
     return make_generator(
         color_space.condition_channels,
@@ -168,9 +170,9 @@ def _parameter_groups(network: nn.Module) -> list[dict[str, list[nn.Parameter]]]
 
 
 def _scaler_numbers(scaler: GradScaler) -> Tensor:
-    """Scale and steps since it last changed: [2] float64, also when disabled.
+    """Return the scale and the steps since its last change: [2] float64, also when disabled.
 
-    Precision may change between starts, so every checkpoint has them.
+    The precision may change between starts, so every checkpoint has them.
     """
     numbers = scaler.state_dict() or GradScaler("cpu").state_dict()
     return torch.tensor([numbers["scale"], numbers["_growth_tracker"]], dtype=torch.float64)

@@ -1,23 +1,30 @@
 """What this process may use of the machine, and what the machine is (no torch)."""
 
 import ctypes
+import math
 import multiprocessing
 import os
 import platform
 import re
-import resource
 import threading
 from multiprocessing import connection
 from pathlib import Path
 
+from pix2pix.system.cores import affinity, cpu_quota
+
 
 def num_cores() -> int:
-    """Processor cores that this process may use: a batch system often grants fewer than all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, by affinity and quota, rounded up.
+
+    Batch systems and containers often grant fewer than the machine has.
+    """
+    quota = cpu_quota()[1]
+    granted = len(affinity())
+    return granted if quota is None else max(1, min(granted, math.ceil(quota)))
 
 
 def processor_name() -> str:
-    """The processor as its maker names it, where the system tells."""
+    """Return the processor as its maker names it, where the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -68,11 +75,13 @@ def _exit_after(sentinel: int) -> None:
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this process has held so far (peak resident set)."""
+    """Return the most bytes of memory that this process has held so far (peak resident set)."""
     try:
         # Linux starts the count of getrusage at what the parent held when it started us.
         status = Path("/proc/self/status").read_text()
     except OSError:
+        import resource  # Windows has none
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
     found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0

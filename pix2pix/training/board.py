@@ -87,7 +87,7 @@ def describe_run(
 
 
 def machine_of(distributed: Distributed, precision: str) -> dict[str, str]:
-    """What this start runs on, for people; of rank 0's machine, which stands for all."""
+    """Return what this start runs on, for people; of rank 0's machine, which stands for all."""
     cpu = {"processor": processor_name(), "cores of process 0": str(num_cores())}
     return {
         "processes": str(distributed.world_size),
@@ -127,7 +127,7 @@ def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _hyperparameters(config: TrainConfig) -> dict[str, HParamsPluginData]:
-    """What its HPARAMS page reads, by tag: which columns there are, and the values of this run.
+    """Return what the HPARAMS page reads, by tag: its columns, and the values of this run.
 
     `SummaryWriter.add_hparams` would make a second run of it, and log the metrics again. Only the
     identity of a run is shown: TensorBoard keeps the values that it reads first, and these stay.

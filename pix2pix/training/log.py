@@ -1,7 +1,6 @@
 """What a training tells: TensorBoard, metrics.jsonl, a progress bar, sample pictures. One rank."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pix2pix.config import TrainConfig
 from pix2pix.run.run_directory import RunDirectory
 from pix2pix.system.durable import publish
 from pix2pix.training.board import describe_run
+from pix2pix.training.courtesy import Board, Courtesy, LineFile
 
 BAR_COLUMNS = 80
 QUIET_INTERVAL_SECONDS = 30  # between bar lines where nobody watches a terminal
@@ -43,15 +43,14 @@ class RunLog:
     ) -> None:
         self.run = run
         self.active = active
+        self.courtesy = Courtesy()
         if not active:
             return
-        _drop_records_after(run.metrics_file, first_step)
-        self._records = run.metrics_file.open("a")
-        # purge_step: without it, a resumed run draws doubled curves where TensorBoard's slow loader
-        # reads it (and its EventAccumulator). The fast one ignores it, and lets a step logged
-        # again replace what it has of this step and later.
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
-        describe_run(self._board, config, machine, first_step)
+        with self.courtesy.of("metrics.jsonl"):
+            _drop_records_after(run.metrics_file, first_step)
+        self._records = LineFile(run.metrics_file, self.courtesy)
+        self._board = Board(run.tensorboard, first_step + 1, self.courtesy)
+        self._board.write(lambda board: describe_run(board, config, machine, first_step))
         watched = sys.stderr.isatty()
         self._bar = tqdm(
             total=config.total_steps,
@@ -73,7 +72,7 @@ class RunLog:
     ) -> None:
         if self.active:
             self._bar.close()
-            self._records.close()
+            self._records.write_pending()
             self._board.close()
 
     def advance(self) -> None:
@@ -90,20 +89,23 @@ class RunLog:
         """Log values under their names, "group/name"."""
         if not self.active:
             return
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+
+        def add(board: SummaryWriter) -> None:
+            for name, value in values.items():
+                board.add_scalar(name, value, step)
+
+        self._board.write(add)
         self.record(step, values)
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
-        """A line in metrics.jsonl alone: for what is no curve."""
+        """Write a line into metrics.jsonl alone: for what is no curve."""
         if not self.active:
             return
         line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
-        self._records.write(line + "\n")
-        self._records.flush()
+        self._records.write(line)
 
     def postfix(self, text: str) -> None:
-        """A few numbers at the end of the progress bar."""
+        """Show a few numbers at the end of the progress bar."""
         if self.active:
             self._bar.set_postfix_str(text, refresh=False)
 
@@ -113,16 +115,20 @@ class RunLog:
             return
         sheet = make_grid(rows.flatten(end_dim=1).cpu().float(), nrow=rows.shape[1], padding=2)
         pixels = (sheet * 255).round().clamp(0, 255).to(torch.uint8)
-        self.run.samples.mkdir(exist_ok=True)
         png = encode_png(pixels).numpy().tobytes()
-        publish(self.run.samples / f"step_{step:09d}.png", png)
-        self._board.add_image("samples/gray, colorized, truth", pixels, step)
+        with self.courtesy.of("sample pictures"):
+            self.run.samples.mkdir(exist_ok=True)
+            publish(self.run.samples / f"step_{step:09d}.png", png)
+        tag = "samples/gray, colorized, truth"
+        self._board.write(lambda board: board.add_image(tag, pixels, step))
 
 
 def peak_memory_gib(device: torch.device) -> float:
     """Most memory in use so far: the GPU's, or this process's where there is none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource  # Windows has none
+
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**30 if sys.platform == "darwin" else 2**20)
 

@@ -1,7 +1,7 @@
-"""One discriminator + generator update: the maths of the training. It knows no ranks."""
+"""One update of discriminator and generator: the maths of the training, independent of ranks."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -17,53 +17,48 @@ from pix2pix.model import losses
 from pix2pix.model.color import ColorSpace
 from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.state import TrainState
+from pix2pix.training.statistics import Statistics, by_dtype
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What one step measured on this rank: scalar tensors on the device, not yet synchronized."""
+    """Measurements of one step on this rank: scalar tensors on the device, not synchronized."""
 
     discriminator_loss: Tensor
     real_score: Tensor  # mean of D(real): a probability for bce, else the raw logit
     fake_score: Tensor  # mean of D(fake) before the discriminator's update
     generator_adversarial: Tensor
     generator_l1: Tensor
-    fake_colorfulness: Tensor  # mean over photographs, of what was painted before the update …
-    real_colorfulness: Tensor  # … and of the same photographs in truth
+    fake_colorfulness: Tensor  # mean over photographs, of the output before the update …
+    real_colorfulness: Tensor  # … and of the same true photographs
     discriminator_gradient_norm: Tensor
     generator_gradient_norm: Tensor
-    skipped_updates: Tensor  # 0, 1 or 2 networks had a gradient that was not finite
-    failed_updates: Tensor  # of these, those that a smaller fp16 loss scale can't help
+    skipped_updates: Tensor  # number of networks (0 to 2) whose gradient was not finite
+    failed_updates: Tensor  # of these, those that a smaller fp16 loss scale cannot fix
 
     def stacked(self) -> Tensor:
-        """All values as one tensor [num_metrics], so that one reduction serves them all."""
+        """Return all values as one tensor [num_metrics], for a single reduction."""
         return torch.stack([getattr(self, field.name).float() for field in fields(self)])
 
     @classmethod
     def names(cls) -> list[str]:
-        """Names in the order of `stacked`."""
+        """Return the names in the order of `stacked`."""
         return [field.name for field in fields(cls)]
 
 
-def default_precision(device: torch.device) -> str:
-    """bf16 on a GPU or CPU that has it, else fp16 on a GPU and "no" (fp32) on a CPU."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    # Multiplied by the processor itself, not emulated: x86 alone, where it was measured. An older
-    # torch does not tell.
-    abilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_bf16 = abilities.get("avx512_bf16") or abilities.get("amx_bf16")
-    return "bf16" if has_bf16 else "no"
-
-
 class AdversarialStep:
-    """Updates the discriminator, then the generator (Isola et al. 2017, section 3.3).
+    """Update the discriminator, then the generator (Isola et al. 2017, section 3.3).
 
-    generator, discriminator: the modules to call in training; the state's own networks, or
-        wrappers of them that average gradients over ranks in `backward`.
-    precision: "no" (fp32), "bf16" or "fp16"; the state's scalers are enabled for fp16.
+    Args:
+        config: with `total_steps` resolved.
+        state: the networks and optimizers to update.
+        generator: the module to call in training: the state's network, or a wrapper of it that
+            averages gradients over ranks in `backward`.
+        discriminator: the same for the discriminator.
+        precision: "no" (fp32), "bf16" or "fp16"; the state's scalers are enabled for fp16.
+        rank: only a key of the dropout seed.
     """
 
     def __init__(
@@ -81,17 +76,17 @@ class AdversarialStep:
         self.discriminator = discriminator
         self.color_space = ColorSpace(config.color_space)
         self.dtype = PRECISIONS[precision]
-        self.rank = rank  # only a key of the dropout seed
+        self.rank = rank
 
     def __call__(self, micro_batches: Sequence[Batch]) -> StepMetrics:
-        """One step from the micro-batches of this rank; advances `state.step`.
+        """Make one step from the micro-batches of this rank, and advance `state.step`.
 
-        A loss or gradient that is not finite, on any rank, leaves that network, its optimizer and
-        its running statistics as they were, on every rank. No value is read back from the device.
+        If a loss or gradient is not finite on any rank, that network, its optimizer and its running
+        statistics stay as they were, on every rank. No value is read back from the device.
         """
         state, config = self.state, self.config
         self._set_learning_rates()
-        statistics = [buffer.clone() for buffer in state.generator.buffers()]
+        statistics = Statistics(state.generator)
         pairs = [
             training_view(batch, self.color_space, config.image_size) for batch in micro_batches
         ]
@@ -107,9 +102,7 @@ class AdversarialStep:
         g_norm, g_finite, g_failed = _update(
             state.generator, state.generator_optimizer, state.generator_scaler
         )
-        for buffer, before in zip(state.generator.buffers(), statistics, strict=True):
-            # One bad batch would poison running statistics for good.
-            buffer.copy_(torch.where(g_finite, buffer, before))
+        statistics.restore_unless(g_finite)  # one bad batch would corrupt them permanently
         self._average_generator()
         state.step += 1
         return StepMetrics(
@@ -136,23 +129,22 @@ class AdversarialStep:
             encoder["lr"] = self.config.encoder_learning_rate_at(self.state.step)
 
     def warm_up(self, batch: Batch) -> None:
-        """A pass whose gradients are thrown away; the state stays as it is.
+        """Make a pass whose gradients are discarded, without changing the state.
 
-        DDP orders its buckets after the first backward, which changes the order of additions.
-        Done before the first step, a resumed run adds in the same order as an uninterrupted one.
+        DDP orders its buckets after the first backward, which changes the order of additions. With
+        this pass before the first step, a resumed run adds in the order of an uninterrupted one.
         """
-        statistics = [buffer.clone() for buffer in self.state.generator.buffers()]
+        statistics = Statistics(self.state.generator)
         pairs = [training_view(batch, self.color_space, self.config.image_size)]
         fakes = self._generate_all(pairs)
         self._discriminator_backward(pairs, fakes)
         self._generator_backward(pairs, fakes)
         for optimizer in (self.state.generator_optimizer, self.state.discriminator_optimizer):
             optimizer.zero_grad(set_to_none=True)
-        for buffer, before in zip(self.state.generator.buffers(), statistics, strict=True):
-            buffer.copy_(before)
+        statistics.restore()
 
     def _generate(self, condition: Tensor, micro_batch: int, generator: nn.Module) -> Tensor:
-        """The generator's output with the dropout of (seed, step, micro-batch, rank)."""
+        """Return the generator's output with the dropout of (seed, step, micro-batch, rank)."""
         key = ("dropout", self.config.seed, self.state.step, micro_batch, self.rank)
         torch.manual_seed(seed_of(*key))
         with self._autocast(condition):
@@ -160,26 +152,28 @@ class AdversarialStep:
         return output.float()
 
     def _generate_all(self, pairs: list["Pair"]) -> list[Tensor]:
-        """Return a fake per micro-batch, with its graph only if there is one: memory of one."""
+        """Return one fake per micro-batch. Only a single one keeps its graph, to save memory."""
         if len(pairs) == 1:
             return [self._generate(pairs[0][0], 0, self.generator)]
-        statistics = [buffer.clone() for buffer in self.state.generator.buffers()]
+        statistics = Statistics(self.state.generator)
         with torch.no_grad():
             fakes = [
                 self._generate(condition, index, self.state.generator)
                 for index, (condition, _) in enumerate(pairs)
             ]
-        for buffer, before in zip(self.state.generator.buffers(), statistics, strict=True):
-            buffer.copy_(before)  # the pass with gradients is the one that counts
+        statistics.restore()  # only the pass with gradients may update statistics
         return fakes
 
     def _discriminator_backward(
         self, pairs: list["Pair"], fakes: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the discriminator; returns means of D(real), D(fake) and its loss.
+        """Compute the discriminator's gradients.
 
         Real and fake are two forward passes, each with its own backward: their batch statistics
-        stay apart, as published, and DDP never sees two passes before one backward.
+        stay separate, as published, and DDP never sees two passes before one backward.
+
+        Returns:
+            The means of D(real), of D(fake) and of the loss.
         """
         kind, scaler = self.config.gan_loss, self.state.discriminator_scaler
         self.state.discriminator.requires_grad_(True)
@@ -202,9 +196,9 @@ class AdversarialStep:
     def _generator_backward(
         self, pairs: list["Pair"], fakes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of the generator; returns means of its adversarial and L1 terms."""
+        """Compute the generator's gradients; return the means of its adversarial and L1 terms."""
         kind, scaler = self.config.gan_loss, self.state.generator_scaler
-        # Frozen: no gradient of the discriminator is computed only to be thrown away.
+        # Frozen: the discriminator's gradients would be computed only to be discarded.
         self.state.discriminator.requires_grad_(False)
         total = torch.zeros(2, device=fakes[0].device)
         for index, (condition, target) in enumerate(pairs):
@@ -212,7 +206,7 @@ class AdversarialStep:
             with contextlib.nullcontext() if last else _local_gradients(self.generator):
                 alone = len(pairs) == 1
                 fake = fakes[0] if alone else self._generate(condition, index, self.generator)
-                # Not through a wrapper: it has nothing to reduce for a frozen network.
+                # Without the wrapper, which has nothing to reduce for a frozen network.
                 logits = self._judge(self.state.discriminator, condition, fake)
                 adversarial = losses.generator_adversarial(logits, kind)
                 l1 = losses.l1(fake, target)
@@ -234,12 +228,12 @@ class AdversarialStep:
 
     @torch.no_grad()
     def _colorfulness(self, images: list[Tensor]) -> Tensor:
-        """Mean over the photographs of every micro-batch."""
+        """Return the mean over the photographs of all micro-batches."""
         chroma = torch.cat([self.color_space.chroma(image) for image in images])
         return chroma_colorfulness(chroma).mean()
 
     def _autocast(self, like: Tensor) -> torch.autocast:
-        # Entered anew for each forward: its cache of cast weights must not outlive an update.
+        # A new context for each forward: its cache of cast weights must not outlive an update.
         return torch.autocast(like.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     @torch.no_grad()
@@ -251,19 +245,20 @@ class AdversarialStep:
         torch._foreach_lerp_(
             list(average.parameters()), list(self.state.generator.parameters()), weight
         )
-        for mean, buffer in zip(average.buffers(), self.state.generator.buffers(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(buffer, weight)
+        means, buffers = by_dtype(average), by_dtype(self.state.generator)
+        for dtype in means:
+            if dtype.is_floating_point:
+                torch._foreach_lerp_(means[dtype], buffers[dtype], weight)
             else:
-                mean.copy_(buffer)
+                torch._foreach_copy_(means[dtype], buffers[dtype])
 
 
 Pair = tuple[Tensor, Tensor]  # condition [B, Cin, S, S] and target [B, Cout, S, S], in [-1, 1]
 
 
 def _backward(loss: Tensor, scaler: GradScaler) -> None:
-    # An infinite loss may have finite gradients. NaN in them all tells every rank, at no cost: they
-    # are averaged anyway.
+    # An infinite loss may have finite gradients. Making them all NaN informs every rank at no cost,
+    # because gradients are averaged anyway.
     scaler.scale(loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)).backward()
 
 
@@ -272,16 +267,17 @@ def _update(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Apply the gradients unless one is not finite.
 
-    Returns their norm, whether it is finite, and whether it failed: not finite although the loss
-    scale is down to 1. Above that, fp16 is only looking for its scale.
+    Returns:
+        Their norm, whether it is finite, and whether the update failed: not finite with a loss
+        scale of at most 1. With a larger scale fp16 is only searching for its scale.
     """
     scale = scaler.scale(torch.ones((), device=next(network.parameters()).device))
     scaler.unscale_(optimizer)
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     finite = torch.isfinite(norm)
-    # Read by the fused kernel on the device: no synchronization decides about the update. The
-    # gradient is already averaged over ranks, so every rank decides alike.
+    # The fused kernel reads this on the device, so the decision needs no synchronization. The
+    # gradient is already averaged over ranks, so every rank decides the same.
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
     scaler.update()
@@ -290,7 +286,7 @@ def _update(
 
 
 def _local_gradients(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Inside, backward adds to this rank's gradients without averaging them yet."""
+    """Return a context in which backward accumulates gradients without averaging over ranks."""
     no_sync = getattr(module, "no_sync", contextlib.nullcontext)
     context: contextlib.AbstractContextManager[None] = no_sync()
     return context

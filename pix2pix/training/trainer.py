@@ -1,43 +1,37 @@
 """Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
 
 import enum
+import os
 import time
+from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
-
-import torch
 
 from pix2pix.cli.help import wrap
 from pix2pix.config import TrainConfig
-from pix2pix.data.batches import (
-    Batch,
-    EvaluationBatches,
-    TrainMicroBatches,
-    global_batch_keys,
-    resize,
-)
-from pix2pix.data.preflight import check_free_disk, check_training, crop_size
-from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split, read_manifest
+from pix2pix.data.batches import Batch, TrainMicroBatches, global_batch_keys, train_side
+from pix2pix.data.preflight import check_free_disk, check_training
 from pix2pix.data.stream import BatchStream
-from pix2pix.evaluation.evaluation import colorize_batch, evaluate, evaluation_mode
+from pix2pix.errors import StorageError, UserError
 from pix2pix.model.color import ColorSpace
-from pix2pix.model.generators import NO_ENCODER
-from pix2pix.run.checkpoint import Checkpointer, restore_networks
+from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
 from pix2pix.run.distributed import Agreement, Distributed
+from pix2pix.run.launcher import compile_options
 from pix2pix.run.run_directory import RunDirectory, config_hash
 from pix2pix.run.state import build_state
+from pix2pix.run.supply import Supply, TrainingNeeds, open_readers
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.system.signals import StopRequest
+from pix2pix.training.advice import SlowSteps, say_first, small_batch
 from pix2pix.training.board import machine_of
 from pix2pix.training.log import RunLog, peak_memory_gib
+from pix2pix.training.looks import sample_sheet, validation_means
+from pix2pix.training.memory import enough_memory
 from pix2pix.training.profile import StepProfile
-from pix2pix.training.step import AdversarialStep, default_precision
+from pix2pix.training.start import restore_or_start
+from pix2pix.training.step import AdversarialStep
+from pix2pix.training.stops import Stops
 from pix2pix.training.watch import FailedStep, FiniteWatch, MeanWindow
-
-NUM_SAMPLE_PICTURES = 8
-NUM_NAMED = 4  # samples of a failed step that its line names; metrics.jsonl has them all
 
 
 class Outcome(enum.Enum):
@@ -64,19 +58,17 @@ class Trainer:
     ) -> None:
         self.started = time.monotonic()
         self.distributed = distributed
-        self.precision = config.precision or default_precision(distributed.device)
-        distributed.say(
-            f"training on {distributed.world_size} × {distributed.device_name}, "
-            f"precision {self.precision if self.precision != 'no' else 'fp32'}"
-        )
-        self.train, self.validation = _open_readers(config.shards, distributed)
+        self.precision = say_first(config, distributed)
+        self.train, self.validation = open_readers(config, distributed)
         world_size, on_cpu = distributed.world_size, distributed.device.type == "cpu"
         if on_cpu:
             keep_all_freed_memory()
-        self.config = config = check_training(config, self.train.split, world_size, on_cpu)
+        self.config = config = check_training(config, self.train.data_sets, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
+        distributed.advise(small_batch(config, self.batch_per_rank))
         self.stop_request = stop_request or StopRequest()
+        self.stops = Stops(config, self.stop_request, self.started)
 
         self.run = RunDirectory(config.run_dir)
         self.writer = WriterClaim(config.run_dir)
@@ -92,19 +84,21 @@ class Trainer:
     def _load(self) -> None:
         """Make the run directory ours and take up the training where it stands."""
         config, distributed = self.config, self.distributed
-        claim = partial(self.run.claim, config, self.train.split.digest)
+        claim = partial(self.run.claim, config, self.train.digest)
         for change in distributed.run_on_main(claim):
             distributed.say(f"changed since the last start: {change}")
         self.color_space = ColorSpace(config.color_space)
         self.state = build_state(config, distributed.device, fp16=self.precision == "fp16")
-        identity = config_hash(config, self.train.split.digest)
+        identity = config_hash(config, self.train.digest)
         self.checkpointer = Checkpointer(
             self.run.checkpoints, config.keep_checkpoints, distributed, identity
         )
         distributed.run_on_main(partial(check_free_disk, self.run.root, self.state.num_bytes))
-        self.step = self._parallel_step()
-        self._restore()
+        with self._enough_memory():
+            self.step = self._parallel_step()
+        restore_or_start(config, self.state, self.checkpointer, distributed)
         self.saved_step = self.state.step
+        self.stop_request.would_lose = self._would_lose
         self.numbers = FiniteWatch(config.max_skipped_steps)
         self.agreement = Agreement(distributed)
 
@@ -118,8 +112,10 @@ class Trainer:
             with (
                 self.stop_request.listening(),
                 self._open_log() as self.log,
+                self._open_supply() as self.supply,
                 self._open_stream() as self.stream,
                 self._open_profile() as self.profile,
+                self._enough_memory(),
             ):
                 self._train()
             return self._conclude()
@@ -127,15 +123,21 @@ class Trainer:
     def _train(self) -> None:
         num_micro_batches = self.config.grad_accumulation_steps
         self.window = MeanWindow(self.stream)
-        stop = False
+        steps_left = self.total_steps - self.state.step
+        self.slow_steps = SlowSteps(self.config, self.stream.device.type == "cpu", steps_left)
+        stop = self.stops.at_start(self.stream, self.distributed)
         while self.state.step < self.total_steps and not stop:
             metrics = self.step([self.stream.next() for _ in range(num_micro_batches)])
             self.window.add(metrics)
             self.numbers.add(self.state.step, metrics)
             self._log_failed_steps()
-            stop, failed = self.agreement.exchange(self._should_stop(), bool(self._failure()))
+            lacks = self.supply.lacks(self.state.step + 1)
+            flags = self._should_stop(), bool(self._failure()), lacks
+            stop, failed, short = self.agreement.exchange(*flags)
             if failed:
                 self.distributed.raise_on_all_ranks(self._failure())
+            if short and not stop:
+                self.stream.seconds_waited += self.supply.wait_for_step(self.state.step)
             self._report()
         self.writer.ending()
         with self.window.paused("checkpoints"):
@@ -147,6 +149,7 @@ class Trainer:
         """Whatever is due after this step: scalars, pictures, evaluation, checkpoint."""
         config = self.config
         self.log.advance()
+        self.distributed.advise(self.slow_steps.step_done())
         if self._due(config.log_every):
             self._log_scalars()
         pauses = (
@@ -158,7 +161,17 @@ class Trainer:
             if self._due(every):
                 with self.window.paused(name):
                     work()
-        self.profile.advance(self.state.step)
+        with self.log.courtesy.of("the profile"):
+            self.profile.advance(self.state.step)
+
+    def _enough_memory(self) -> AbstractContextManager[None]:
+        return enough_memory(
+            self.config, self.batch_per_rank, self.precision, self.distributed.device
+        )
+
+    def _would_lose(self) -> str:
+        durable = self.checkpointer.durable_step
+        return f"the {self.state.step - durable} steps since step {durable}"
 
     def _due(self, every: int) -> bool:
         """Every `every` steps, and at the end; 0 means only at the end."""
@@ -167,16 +180,14 @@ class Trainer:
 
     def _should_stop(self) -> bool:
         """Whether this rank was told to stop."""
-        limit = self.config.time_limit_minutes
-        late = limit is not None and time.monotonic() - self.started >= 60 * limit
-        stop = late or self.stop_request.received is not None
+        stop = self.stops.due(self.stream)
         if stop:
             self.writer.ending()
         return stop
 
     def _failure(self) -> str | None:
-        """What this rank knows that must end the training, without another checkpoint."""
-        return self.stream.broken or self.numbers.failure or self.writer.lost
+        """Return what this rank knows that must end the training, without another checkpoint."""
+        return self.stream.broken or self.supply.failure or self.numbers.failure or self.writer.lost
 
     def _log_failed_steps(self, wait: bool = False) -> None:
         for failed in self.numbers.failed(wait):
@@ -186,20 +197,14 @@ class Trainer:
     def _log_failed(self, failed: FailedStep) -> None:
         keys = global_batch_keys(self.train, self.config, failed.number - 1)
         self.log.record(failed.number, {"skipped": failed.networks, "samples": keys})
-        more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
-        self.log.line(
-            wrap(
-                f"step {failed.number}: the gradient of the {' and of the '.join(failed.networks)} "
-                f"is not finite, so this update is skipped; samples: "
-                f"{', '.join(keys[:NUM_NAMED])}{more}"
-            )
-        )
+        self.log.line(wrap(failed.described(keys)))
 
     def _log_scalars(self) -> None:
         step, config = self.state.step, self.config
         values, steps_per_second = self.window.close(self.distributed)
         values["optimizer/learning_rate"] = config.learning_rate_at(step - 1)
         values["speed/samples_per_second"] = steps_per_second * config.global_batch
+        values |= self.supply.figures()
         values["memory/peak_gib"] = peak_memory_gib(self.distributed.device)
         with self.window.timed("logging"):
             self.log.scalars(step, values)
@@ -210,31 +215,26 @@ class Trainer:
         self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}, data {waited:.0%}")
 
     def _draw_samples(self) -> None:
-        """Fixed photographs as gray | colorized | truth; rank 0 alone, no collective inside."""
+        """Draw fixed photographs, gray | colorized | truth; rank 0 alone, no collective inside."""
         if not self.distributed.is_main:
             return
-        reader = self.validation or self.train
-        batch = EvaluationBatches(reader, 0, 1, NUM_SAMPLE_PICTURES)[0].to(self.distributed.device)
-        gray, color = (resize(p, self.config.image_size) for p in (batch.gray, batch.color))
-        with evaluation_mode(self.state.eval_generator) as generator:
-            rgb = colorize_batch(generator, self.color_space, gray)
-        columns = [gray.expand(-1, 3, -1, -1).float() / 255, rgb, color.float() / 255]
-        self.log.picture(self.state.step, torch.stack(columns, dim=1))
+        reader, device = self.validation or self.train, self.distributed.device
+        try:
+            sheet = sample_sheet(reader, self.config, self.state, device)
+        except UserError as error:  # pictures are a courtesy; if need be, the training says it too
+            self.log.line(wrap(f"no sample pictures at step {self.state.step}: {error}"))
+        else:
+            self.log.picture(self.state.step, sheet)
 
     def _evaluate(self) -> None:
         if self.validation is None:
             return
-        self.distributed.broadcast_buffers(self.state.eval_generator)
-        with evaluation_mode(self.state.eval_generator) as generator:
-            predict = partial(colorize_batch, generator, self.color_space)
-            means = evaluate(
-                {"colorized": predict},
-                self.validation,
-                self.config.image_size,
-                self.distributed,
-                num_workers=self.config.num_workers,
-            )
-        values = means["colorized"]
+        self.supply.wait(self.supply.needs.lacks_rest)
+        try:
+            values = validation_means(self.validation, self.config, self.state, self.distributed)
+        except StorageError as error:  # on every rank: all stop, and save what there is
+            self.stops.storage_error = str(error)
+            return
         self.log.scalars(self.state.step, {f"evaluation/{k}": v for k, v in values.items()})
         self.log.line(
             f"step {self.state.step}: PSNR {values['psnr']:.2f} dB, colorfulness "
@@ -253,37 +253,12 @@ class Trainer:
         self.saved_step = self.state.step
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)
 
-    def _restore(self) -> None:
-        newest, init_from = self.checkpointer.restore(self.state), self.config.init_from
-        if newest is not None:
-            self.distributed.say(f"going on from step {self.state.step} ({newest})")
-        elif init_from is not None:
-            source = restore_networks(init_from, self.config, self.state, self.distributed)
-            self.distributed.say(f"starting from the weights of {source}")
-        elif self.config.encoder != NO_ENCODER:
-            self._load_encoder()
-
-    def _load_encoder(self) -> None:
-        """Give a new training's encoder its pretrained weights."""
-        from pix2pix.model.encoder_weights import find_weights  # needs timm
-
-        config = self.config
-        find = partial(find_weights, config.encoder, config.encoder_weights)
-        self.distributed.run_on_main(find)  # first, as it may download
-        weights = find()
-        if weights is None:
-            self.distributed.say(f"encoder {config.encoder} starts from random weights")
-            return
-        for generator in (self.state.generator, self.state.ema_generator):
-            if generator is not None:
-                weights.load_into(generator)
-        self.distributed.say(f"encoder {config.encoder} starts from {weights.source}")
-
     def _parallel_step(self) -> AdversarialStep:
         networks = (self.state.generator, self.state.discriminator)
         if self.config.compile:
+            options = compile_options(os.environ)
             for network in networks:
-                network.compile()  # in place: names in the state stay as they are
+                network.compile(**options)  # in place: names in the state stay as they are
         generator, discriminator = map(self.distributed.parallel, networks)
         step = AdversarialStep(
             self.config,
@@ -294,18 +269,26 @@ class Trainer:
             self.distributed.rank,
         )
         if self.distributed.world_size > 1:
-            blank = Batch.blank(self.batch_per_rank, crop_size(self.train.split.short_side))
+            blank = Batch.blank(self.batch_per_rank, train_side(self.train))
             step.warm_up(blank.to(self.distributed.device))
         return step
 
+    def _open_supply(self) -> Supply:
+        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step)
+        return Supply(needs, self.distributed, self.agreement, self.stops.is_asked_for)
+
     def _open_stream(self) -> BatchStream:
+        self.supply.wait_for_step(self.state.step)  # before the first step's collective
         micro_batches = TrainMicroBatches(
             self.train, self.config, self.distributed.rank, self.distributed.world_size
         )
         per_step = self.config.grad_accumulation_steps
         numbers = range(self.state.step * per_step, self.total_steps * per_step)
         workers = self.distributed.loader_workers(self.config.num_workers)
-        return BatchStream(micro_batches, numbers, self.distributed.device, workers)
+        # Two steps: what one rank knows is known to all two steps later (Agreement).
+        return BatchStream(
+            micro_batches, numbers, self.distributed.device, workers, look_ahead=2 * per_step
+        )
 
     def _open_log(self) -> RunLog:
         if self.validation is None:
@@ -321,17 +304,7 @@ class Trainer:
     def _conclude(self) -> Outcome:
         step = self.state.step
         if step < self.total_steps:
-            self.distributed.say(f"stopped and saved at step {step}; the same command goes on")
+            self.distributed.advise(self.stops.conclude(step, self.distributed))
             return Outcome.STOPPED
         self.distributed.say(f"finished at step {step}: {self.run.root}")
         return Outcome.FINISHED
-
-
-def _open_readers(root: Path, distributed: Distributed) -> tuple[ShardReader, ShardReader | None]:
-    """Readers of the train split and, where there is one, of the val split."""
-    train = distributed.run_on_main(lambda: open_split(root, "train"))
-    has_validation = distributed.run_on_main(lambda: "val" in read_manifest(root).splits)
-    if not has_validation:
-        return ShardReader(root, train), None
-    validation = distributed.run_on_main(lambda: open_split(root, "val"))
-    return ShardReader(root, train), ShardReader(root, validation)

@@ -1,13 +1,13 @@
-"""What the steps since the last log measured: their means, and which of them were not finite.
+"""Means of the steps since the last log, and the steps that were not finite.
 
-Both wait for the device only where something is logged or saved anyway.
+Both wait for the device only when something is logged or saved anyway.
 """
 
 import contextlib
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,10 +32,14 @@ TAGS = {
 }
 
 
+NUM_NAMED = 4  # samples of a failed step that its line names; metrics.jsonl has them all
+
+
 class MeanWindow:
     """Means of the steps since the last log, kept on the device until then.
 
-    seconds: what each part beside the steps has taken since the start of the training.
+    Attributes:
+        seconds: time of each part other than the steps since the start of the training.
     """
 
     def __init__(self, stream: BatchStream) -> None:
@@ -46,17 +50,17 @@ class MeanWindow:
         self._restart()
 
     def add(self, metrics: StepMetrics) -> None:
-        """One more step; no synchronization."""
+        """Add one step, without synchronization."""
         values = metrics.stacked()
         self.total = values if self.total is None else self.total + values
         self.steps += 1
 
     def close(self, distributed: Distributed) -> tuple[dict[str, float], float]:
-        """Means over steps and ranks by tag, and steps per second; then begin anew."""
+        """Return means over steps and ranks by tag, and steps per second; start a new window."""
         assert self.total is not None
         waited = self.stream.seconds_waited - self.waited_before
         vector = torch.cat([self.total / self.steps, self.total.new_tensor([waited])])
-        values = distributed.mean(vector).tolist()  # waits for the device: what logging costs
+        values = distributed.mean(vector).tolist()  # waits for the device: the cost of logging
         seconds = time.perf_counter() - self.since
         means = {
             TAGS[name]: value for name, value in zip(StepMetrics.names(), values, strict=False)
@@ -68,16 +72,16 @@ class MeanWindow:
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """What happens inside counts as `part`."""
+        """Count the time inside as `part`."""
         begun = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - begun
 
     @contextlib.contextmanager
     def paused(self, part: str) -> Iterator[None]:
-        """What happens inside counts as `part`, and not as training time."""
+        """Count the time inside as `part`, and not as training time."""
         if self.stream.device.type == "cuda":
-            torch.cuda.synchronize(self.stream.device)  # the steps until here are training time
+            torch.cuda.synchronize(self.stream.device)  # the steps before this are training time
         before = self.seconds[part]
         with self.timed(part):
             yield
@@ -90,40 +94,57 @@ class MeanWindow:
 
 
 class FailedStep(NamedTuple):
-    """A step that left a network as it was, because its numbers were not finite."""
+    """A step that left a network unchanged, because its numbers were not finite."""
 
     number: int  # `state.step` after it, as logs and checkpoints count
     networks: tuple[str, ...]
 
+    def described(self, keys: Sequence[str]) -> str:
+        """Return a line on the failed step; keys: of its samples."""
+        more = f" and {len(keys) - NUM_NAMED} more" if len(keys) > NUM_NAMED else ""
+        return (
+            f"step {self.number}: the gradient of the {' and of the '.join(self.networks)} "
+            f"is not finite, so this update is skipped; samples: "
+            f"{', '.join(keys[:NUM_NAMED])}{more}"
+        )
+
 
 class FiniteWatch:
-    """Which steps failed (`StepMetrics.failed_updates`), and how many in a row up to the last.
+    """Find failed steps (`StepMetrics.failed_updates`), and count them in a row.
 
-    The numbers of a step travel to the host behind its work, and are read when they have arrived:
-    a few steps later on a GPU. Gradients are averaged over ranks, so every rank reads the same.
+    The numbers of a step are copied to the host asynchronously, and are read when they have
+    arrived: a few steps later on a GPU. Gradients are averaged over ranks, so every rank reads the
+    same values.
+
+    Args:
+        limit: number of failed steps in a row that ends the training.
+
+    Attributes:
+        failure: why the training must end, or None.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_a_row = 0
-        self.failure: str | None = None  # why the training must end
+        self.failure: str | None = None
         self._under_way: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, number: int, metrics: StepMetrics) -> None:
-        """Note the step after which `state.step` is `number`; no synchronization."""
+        """Record the step after which `state.step` is `number`, without synchronization."""
         norms = (metrics.discriminator_gradient_norm, metrics.generator_gradient_norm)
         values = torch.stack([metrics.failed_updates.float(), *norms])
         event = None
         if values.is_cuda:
-            values = values.to("cpu", non_blocking=True)  # torch takes pinned memory for it
+            values = values.to("cpu", non_blocking=True)  # torch uses pinned memory for it
             event = torch.cuda.Event()
             event.record()
         self._under_way.append((number, values, event))
 
     def failed(self, wait: bool = False) -> list[FailedStep]:
-        """The failed steps among those that arrived since the last call.
+        """Return the failed steps among those that have arrived since the last call.
 
-        wait: for all of them to arrive; then every rank stands at the same step.
+        Args:
+            wait: whether to wait for all of them; every rank then has the same steps.
         """
         found = []
         while self._under_way and (wait or _arrived(self._under_way[0][2])):

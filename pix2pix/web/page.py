@@ -1,33 +1,28 @@
 """A web page to try a model on: drop a photograph, compare gray and colored, download it.
 
-What may be asked of the server, and how it starts and ends, is told in `page_server.py`. Needs the
+What may be asked of the server, and how it starts and ends, is told in `server.py`. Needs the
 package of the extra `[web]`, Gradio, which is imported when the page is made.
 """
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from data_prep.photos import COLOR_PHOTOS, GRAY_PHOTOS
 from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.errors import UserError
-from pix2pix.photos.files import EXTENSIONS, FORMATS, save_photo
-from pix2pix.photos.photo import PhotoError, luma, open_photo
+from pix2pix.photos.kinds import EXTENSIONS
+from pix2pix.photos.photo import luma, open_photo
+from pix2pix.web.results import color_upload
 
 if TYPE_CHECKING:
     import gradio as gr
 
-# 50 megapixels take some 10 s on one core and 0.7 GB: what a stranger may ask for at most.
-MAX_PIXELS = 50_000_000
 MAX_BYTES = 50 * 2**20
 # One is colored at a time: the last in the queue waits 3 minutes at worst.
 MAX_WAITING = 16
@@ -35,15 +30,14 @@ MAX_SATURATION = 2.0
 # What was uploaded and what was made of it stays an hour: people come back to a page.
 DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS = 300, 3600
 
-SHOWN_SIDE = 1600  # pixels; the download has all of them
 EXAMPLES = ("astronaut", "chelsea", "coffee", "camera")  # public domain or CC0
 
 TITLE = "Color a photograph"
 LABEL = "Download"
-PROBLEM = "This cannot be colored"
+PROBLEM = "What could not be done"
 INTRODUCTION = (
-    "Drop a photograph: its light and detail stay, its colors are painted anew. "
-    "It is deleted after an hour."
+    "Drop photographs: their light and detail stay, their colors are painted anew. "
+    "They are deleted after an hour."
 )
 CSS = """
 .gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
@@ -78,7 +72,7 @@ def load_models(sources: Sequence[Path]) -> dict[str, Colorizer]:
 
 
 def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
-    """The page, which offers these models.
+    """Return the page, which offers these models.
 
     folder: for uploads and results, and all that the server may show of its disk; it must be the
         `GRADIO_TEMP_DIR` of the process.
@@ -94,7 +88,11 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
         with gr.Row():
             photo = gr.File(
-                label="Photograph", file_types=list(EXTENSIONS), height=140, min_width=300
+                label="Photographs",
+                file_types=list(EXTENSIONS),
+                file_count="multiple",
+                height=140,
+                min_width=300,
             )
             chosen = gr.Dataset(
                 label="Or one of these",
@@ -114,7 +112,7 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
                 0, MAX_SATURATION, value=1, step=0.1, label="Saturation", buttons=[]
             )
             download = gr.DownloadButton(LABEL, variant="primary", interactive=False)
-        chosen.click(lambda index: str(examples[index]), chosen, photo, api_visibility="private")
+        chosen.click(lambda index: [str(examples[index])], chosen, photo, api_visibility="private")
         gr.on(
             [photo.change, model.change, saturation.change],
             partial(_answer, models, folder),
@@ -128,7 +126,7 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
 
 
 def write_examples(folder: Path) -> list[Path]:
-    """Packaged photographs, in gray, as files; one that is not installed is left out."""
+    """Write packaged photographs, in gray, as files; one that is not installed is left out."""
     folder.mkdir()
     files = []
     for example in (*COLOR_PHOTOS, *GRAY_PHOTOS):
@@ -139,57 +137,31 @@ def write_examples(folder: Path) -> list[Path]:
     return files
 
 
-@dataclass(frozen=True)
-class Colored:
-    """Files of a colored photograph: gray and colored as they are shown, and at full size."""
-
-    gray: Path
-    colored: Path
-    download: Path
-    size: tuple[int, int]  # of the download, in pixels
-
-
-def color_file(colorizer: Colorizer, photo: Path, saturation: float, folder: Path) -> Colored:
-    """Color a file as scripts/colorize.py does; the download keeps its format, or is a PNG.
-
-    folder: gets a new folder with the results. Raises PhotoError for what cannot be colored.
-    """
-    opened = open_photo(photo, MAX_PIXELS)
-    colored = colorizer.colorize(opened, saturation)
-    results = Path(tempfile.mkdtemp(dir=folder))
-    suffix = photo.suffix if photo.suffix.lower() in FORMATS else ".png"
-    files = Colored(
-        results / "gray.jpg",
-        results / "colored.jpg",
-        results / f"{photo.stem}.colored{suffix}",
-        colored.size,
-    )
-    save_photo(colored, files.download)
-    for picture, file in ((luma(opened), files.gray), (colored, files.colored)):
-        picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
-        save_photo(picture, file)
-    return files
-
-
 def _answer(
     models: dict[str, Colorizer],
     folder: Path,
-    photo: str | None,
+    photos: list[str] | None,
     model: str,
     saturation: float,
 ) -> "tuple[gr.Textbox, tuple[Path, Path] | None, gr.DownloadButton]":
-    """What the page shows: a problem or none, the pictures of the slider, the download."""
+    """Return what the page shows: problems or none, the pictures of the slider, the download.
+
+    Of several photographs the first that could be colored is shown; all are in the download.
+    """
     import gradio as gr
 
     problem = gr.Textbox(visible=False)
     button = gr.DownloadButton(LABEL, interactive=False)
-    if photo is None:  # it was taken away
+    if not photos:  # they were taken away
         return problem, None, button
-    try:
-        result = color_file(models[model], Path(photo), saturation, folder)
-    except PhotoError as error:
-        return gr.Textbox(f"{Path(photo).name}: {error}", visible=True), None, button
-    width, height = result.size
-    label = f"{LABEL} ({width} × {height})"
+    result = color_upload(models[model], [Path(photo) for photo in photos], saturation, folder)
+    if result.problems:
+        problem = gr.Textbox("\n".join(result.problems), visible=True)
+    if not result.colored:
+        return problem, None, button
+    first = result.colored[0]
+    width, height = first.size
+    many = len(result.colored)
+    label = f"{LABEL} ({width} × {height})" if many == 1 else f"{LABEL} ({many} photographs)"
     button = gr.DownloadButton(label, value=result.download, interactive=True)
-    return problem, (result.gray, result.colored), button
+    return problem, (first.gray, first.colored), button

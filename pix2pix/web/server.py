@@ -1,16 +1,16 @@
-"""Serves the page: its own socket, what may be asked of it, and an end by SIGINT or SIGTERM.
+"""Serves the page with Gradio's own server, until SIGINT or SIGTERM.
 
-Gradio's server can do more than the page needs: fetch any address of the web for whoever asks, run
-functions by name, show files of its caches. A front door lets through what the browser asks for.
+Gradio refuses paths of this machine, and shows files of its own folder alone. It would still fetch
+a web address that is sent in the place of an upload: a guard before it refuses that.
 """
 
-import contextlib
 import json
 import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,30 @@ from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.errors import UserError
 from pix2pix.web.page import CSS, MAX_BYTES, load_models, make_page, require_gradio
 
-API = "/gradio_api/"
-PAGES = ("/", "/config", "/theme.css", "/favicon.ico")
-FOLDERS = ("/assets/", "/static/", f"{API}heartbeat/")
-QUESTIONS = (f"{API}upload_progress", f"{API}queue/data")
-FILE = f"{API}file="
-JOIN = f"{API}queue/join"
-# What may be sent, and how many bytes of it: a photograph in its envelope, or a few settings.
-SENT = {f"{API}upload": MAX_BYTES + 2**16, JOIN: 2**16, f"{API}cancel": 2**12, f"{API}reset": 2**12}
-
-# The browser enforces it: nothing is loaded from elsewhere, nothing is sent there.
-POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
+MAX_SETTINGS_BYTES = 2**16  # of what is sent that is no upload
+UPLOAD = "/gradio_api/upload"
 
 
-def serve(sources: Sequence[Path], host: str, port: int) -> None:
+def serve(
+    sources: Sequence[Path], host: str, port: int, root_path: str = "", auth: Path | None = None
+) -> None:
     """Serve a page that offers these models, until SIGINT or SIGTERM.
 
-    sources: as `Colorizer.from_path` takes them. port: 0 for any that is free. Raises UserError
-    where Gradio is missing, the address cannot be used, or a model cannot be loaded.
+    Args:
+        sources: as `Colorizer.from_path` takes them.
+        host: address to serve at.
+        port: 0 for any that is free.
+        root_path: where a web server in front shows the page, such as "/color".
+        auth: file with a line NAME:PASSWORD for each person who may see the page; None: anyone may.
+
+    Raises:
+        UserError: Gradio is missing, the address can't be used, a model can't be loaded, or `auth`
+            can't be read.
     """
     require_gradio()
-    with listen(host, port) as listening, tempfile.TemporaryDirectory() as name:
+    people = None if auth is None else read_people(auth)
+    port = free_port(host, port)
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         os.environ |= {
             "GRADIO_TEMP_DIR": str(folder),  # removed at the end, whatever is in it
@@ -46,48 +49,70 @@ def serve(sources: Sequence[Path], host: str, port: int) -> None:
             "GRADIO_ANALYTICS_ENABLED": "False",
         }
         models = load_models(sources)
-        import uvicorn
-
-        config = uvicorn.Config(
-            FrontDoor(gradio_app(models, folder), folder),
-            log_level="critical",  # a line for each request is not for a terminal
-            timeout_graceful_shutdown=1,  # open pages keep a connection for ever
-        )
-        server: Any = uvicorn.Server(config)
-        server.capture_signals = lambda: ending(server)
-        print(f"{address(listening)} shows {', '.join(models)}; Ctrl-C ends it", flush=True)
-        server.run(sockets=[listening])
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        page = launch(models, folder, host, port, root_path, people)
+        print(f"{address(host, port)} shows {', '.join(models)}; Ctrl-C ends it", flush=True)
+        ended.wait()
+        page.close(verbose=False)
 
 
-def gradio_app(models: dict[str, Colorizer], folder: Path) -> Any:
-    """The page as an ASGI application, without what Gradio would add to it."""
+def launch(
+    models: dict[str, Colorizer],
+    folder: Path,
+    host: str,
+    port: int,
+    root_path: str,
+    people: list[tuple[str, str]] | None,
+) -> Any:
+    """Start the server in a thread of its own, and return the page."""
     import gradio as gr
-    from fastapi import FastAPI
+    from starlette.middleware import Middleware
 
     page = make_page(models, folder)
-    page.has_launched = True  # or Gradio would take any path of this machine for an upload
-    return gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
-        page,
-        path="/",
+    page.launch(
+        server_name=host,
+        server_port=port,
+        root_path=root_path,
+        auth=people,
+        max_file_size=MAX_BYTES,
+        allowed_paths=[],
+        app_kwargs={"middleware": [Middleware(UploadGuard, folder=folder)]},
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
         css=CSS,
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=MAX_BYTES,
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
         pwa=False,
     )
+    return page
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket on this address; raises UserError where it cannot be had."""
+def read_people(file: Path) -> list[tuple[str, str]]:
+    """Return (name, password) of each line NAME:PASSWORD. Raises UserError for any other file."""
+    try:
+        lines = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--auth {file} can't be read: {error}") from error
+    people = [(name, password) for name, _, password in (line.partition(":") for line in lines)]
+    if not people or not all(name and password for name, password in people):
+        raise UserError(f"--auth {file}: write a line NAME:PASSWORD for each person")
+    return people
+
+
+def free_port(host: str, port: int) -> int:
+    """Return the port, or one that is free for 0; raises UserError where it can't be used."""
     try:
         family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((host, port), family=family)
+        with socket.create_server((host, port), family=family) as listening:
+            return int(listening.getsockname()[1])
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]  # Python adds the address
         raise UserError(
@@ -96,30 +121,17 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def address(listening: socket.socket) -> str:
-    """What to open in a browser."""
-    host, port = listening.getsockname()[:2]
+def address(host: str, port: int) -> str:
+    """Return what to open in a browser."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-@contextlib.contextmanager
-def ending(server: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server; in place of uvicorn's, which raises them again."""
-    previous = {
-        number: signal.signal(number, server.handle_exit)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+class UploadGuard:
+    """ASGI: refuses settings that name a file which is not the page's, by path or web address.
 
-
-class FrontDoor:
-    """ASGI: what the page's browser asks for goes to `app`, with limits; anything else is refused.
-
-    folder: the only one whose files are shown, and named in what is sent.
+    Args:
+        app: gets everything else.
+        folder: of the page's files.
     """
 
     def __init__(self, app: Any, folder: Path):
@@ -127,82 +139,53 @@ class FrontDoor:
         self.folder = folder
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """One connection."""
-        if scope["type"] == "lifespan":
+        """Answer one connection."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].endswith(UPLOAD):
             await self.app(scope, receive, send)
             return
-        refused = self.refusal(scope) if scope["type"] == "http" else 404
-        if not refused and scope["path"] == JOIN:
-            receive, refused = await self.looked_through(receive)
-        if refused:
-            await answer(send, refused, "not here")
-        else:
-            await self.app(scope, receive, with_policy(send))
-
-    def refusal(self, scope: Any) -> int:
-        """The status to refuse a request with, by its head; 0 if it is fine."""
-        path = scope["path"]
-        if scope["method"] == "POST" and path in SENT:
-            length = dict(scope["headers"]).get(b"content-length", b"")
-            if not length.isdigit():
-                return 411
-            return 413 if int(length) > SENT[path] else 0
-        if scope["method"] not in ("GET", "HEAD"):
-            return 405
-        if path.startswith(FILE):
-            return 0 if self.holds(path.removeprefix(FILE)) else 404
-        return 0 if path in PAGES + QUESTIONS or path.startswith(FOLDERS) else 404
-
-    async def looked_through(self, receive: Any) -> tuple[Any, int]:
-        """A body of settings, and the status to refuse it with: files it names must be the page's.
-
-        Gradio would fetch a path that is an address, and store it.
-        """
-        body = b""
-        more = True
-        while more:
+        body, more = b"", True
+        while more and len(body) <= MAX_SETTINGS_BYTES:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        if len(body) > MAX_SETTINGS_BYTES:
+            await _refuse(send, 413)
+        elif not self._is_fine(body):
+            await _refuse(send, 403)
+        else:
+            messages = [{"type": "http.request", "body": body}]
+
+            async def again() -> Any:
+                return messages.pop() if messages else await receive()
+
+            await self.app(scope, again, send)
+
+    def _is_fine(self, body: bytes) -> bool:
+        """Tell whether every "path" in it is one of the page's; what is no JSON names none."""
         try:
             pending = [json.loads(body)]
         except (ValueError, RecursionError):
-            return receive, 400
+            return True  # a form, as that of the password
         while pending:
             value = pending.pop()
-            pending += value.values() if isinstance(value, dict) else ()
-            pending += value if isinstance(value, list) else ()
-            if isinstance(value, dict) and not self.holds(value.get("path", str(self.folder))):
-                return receive, 403
-        messages = [{"type": "http.request", "body": body}]
+            if isinstance(value, list):
+                pending += value
+            elif isinstance(value, dict):
+                pending += value.values()
+                if not self._holds(value.get("path", str(self.folder))):
+                    return False
+        return True
 
-        async def again() -> Any:
-            return messages.pop() if messages else await receive()
-
-        return again, 0
-
-    def holds(self, path: object) -> bool:
-        """Whether a path, links and dots followed, leads into the page's folder."""
+    def _holds(self, path: object) -> bool:
+        """Tell whether a path, links and dots followed, leads into the page's folder."""
         try:
             return Path(os.path.realpath(str(path))).is_relative_to(self.folder)
         except ValueError:  # a zero byte
             return False
 
 
-def with_policy(send: Any) -> Any:
-    """`send` of an answer to a browser, with POLICY in its head."""
-
-    async def send_with_policy(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
-        await send(message)
-
-    return send_with_policy
-
-
-async def answer(send: Any, status: int, text: str) -> None:
-    """An answer as Gradio's page reads it."""
-    body = json.dumps({"detail": text}).encode()
+async def _refuse(send: Any, status: int) -> None:
+    body = b'{"detail": "not here"}'
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

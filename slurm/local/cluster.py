@@ -43,21 +43,21 @@ class LocalCluster:
     """
 
     def __init__(self, root: Path) -> None:
+        """Name its folder; nothing is started yet."""
         self.root = root.absolute()
         self._configuration = self.root / "slurm.conf"
         self._database_socket = self.root / "database.socket"
 
     @property
     def environment(self) -> dict[str, str]:
-        """With these variables, SLURM's programs (`sbatch`, `sacct`, …) talk to this cluster."""
+        """Return variables with which SLURM's programs (`sbatch`, …) talk to this cluster."""
         return {"SLURM_CONF": str(self._configuration)}
 
     def start(self, num_nodes: int = 2, cpus_per_node: int = 4, gpus_per_node: int = 2) -> None:
         """Start nodes n1, n2, … and wait until they take jobs. What an earlier start left is lost.
 
         Raises:
-            UserError: programs are missing, the folder holds something else, it runs already, or a
-                daemon does not come up.
+            UserError: programs are missing, it runs already, or a daemon does not come up.
         """
         require_programs()
         if self.is_running():
@@ -85,11 +85,11 @@ class LocalCluster:
         kill(self._processes())
 
     def is_running(self) -> bool:
-        """True if any process of it is alive."""
+        """Return True if any process of it is alive."""
         return bool(self._processes())
 
     def run(self, *command: str, seconds: float = 30) -> str:
-        """What a program of SLURM prints, asked on this cluster.
+        """Return what a program of SLURM prints, asked on this cluster.
 
         Raises:
             UserError: it failed, or did not answer in time; with what it said.
@@ -117,13 +117,12 @@ class LocalCluster:
         """Start the nodes that are dead and cancel every job: as after `start`."""
         names = self.run("sinfo", "--noheader", "--Node", "--format=%N").split()
         alive = {process.node for process in self._processes() if process.program == "slurmd"}
-        dead = set(names) - alive
-        daemons = [self._start_node(name) for name in sorted(dead)]
+        daemons = [self._start_node(name) for name in sorted(set(names) - alive)]
         self.cancel_jobs()
         self._wait_for_nodes(names, daemons)
 
     def kill_node(self, name: str) -> None:
-        """The node's daemon and all that runs on it die at once, as with a loss of power."""
+        """Kill the node's daemon and all that runs on it at once, as a loss of power does."""
         kill(process for process in self._processes() if process.node == name)
 
     def restart_node(self, name: str) -> None:
@@ -141,6 +140,7 @@ class LocalCluster:
         self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
     def __enter__(self) -> Self:
+        """Start it, and a guard that stops it when this process ends in any way."""
         # It reads until the pipe closes, which is at the end of this process, whatever ends it.
         script = 'read _; exec "$0" -m slurm.local.cluster stop --dir "$1"'
         self._guard = subprocess.Popen(
@@ -158,6 +158,7 @@ class LocalCluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Stop it, and the guard."""
         self.stop()
         self._guard.kill()
         self._guard.communicate()
@@ -170,10 +171,9 @@ class LocalCluster:
             if not is_configuration(self._configuration):
                 raise UserError(f"{self.root} holds something else than a cluster; name another")
             shutil.rmtree(self.root)
-        path = str(self.root)
-        if len(path) > MAX_PATH_LENGTH or " " in path:
+        if len(str(self.root)) > MAX_PATH_LENGTH or " " in str(self.root):
             limits = f"at most {MAX_PATH_LENGTH} characters and no spaces"
-            raise UserError(f"the path {path} has more than SLURM takes: {limits}; name another")
+            raise UserError(f"SLURM takes a path of {limits}, not {self.root}; name another")
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
         (self.root / "state").mkdir()
@@ -250,9 +250,7 @@ class LocalCluster:
 
 
 def use_local_cluster(folder: Path = DEFAULT_FOLDER) -> None:
-    """Let SLURM's programs talk to the cluster in `folder` if it runs and this machine knows no
-    other one, by its own configuration or by SLURM_CONF.
-    """
+    """Let SLURM's programs talk to the cluster in `folder` if it runs and no other is known."""
     cluster = LocalCluster(folder)
     if "SLURM_CONF" in os.environ or SYSTEM_CONFIGURATION.exists() or not cluster.is_running():
         return
@@ -275,6 +273,7 @@ class StartOptions(FolderOptions):
     gpus_per_node: int = option(2, help="GPUs that a node claims to have")
 
     def __post_init__(self) -> None:
+        """Check the numbers."""
         if self.nodes < 1 or self.cpus_per_node < 1 or self.gpus_per_node < 0:
             raise UserError("a cluster needs at least one node with one processor core")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pix2pix.errors import UserError
 
+GPU_TYPE = "a100"  # pretended
 GRACE_SECONDS = 10  # from the SIGTERM of a preemption to the SIGKILL
 
 _FIRST_LINE = "# Of a cluster that slurm/local/cluster.py started: its folder may be deleted.\n"
@@ -57,7 +58,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {nodes}
 PartitionName=main Nodes=ALL Default=YES PriorityTier=1 GraceTime={grace_seconds}
-PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF
+PartitionName=urgent Nodes=ALL PriorityTier=2 PreemptMode=OFF DefaultTime=30 MaxTime=60
 """
 _SLURMDBD_CONF = """\
 DbdHost={host}
@@ -85,7 +86,7 @@ def write_configuration(
     controller_port, accounting_port, *node_ports = _free_ports(2 + len(nodes))
     host = socket.gethostname().partition(".")[0]
     memory_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    gpus = f"Gres=gpu:{gpus_per_node}" if gpus_per_node else ""
+    gpus = f"Gres=gpu:{GPU_TYPE}:{gpus_per_node}" if gpus_per_node else ""
     values = {
         "root": root,
         "host": host,
@@ -107,12 +108,12 @@ def write_configuration(
 
 
 def is_configuration(path: Path) -> bool:
-    """True if `path` is a slurm.conf that `write_configuration` wrote."""
+    """Return True if `path` is a slurm.conf that `write_configuration` wrote."""
     return path.is_file() and path.read_text(errors="replace").startswith(_FIRST_LINE)
 
 
 def munged_flags(root: Path) -> list[str]:
-    """Munge signs what daemons and programs say to each other, with a key of this cluster alone."""
+    """Return flags of munged, which signs messages with a key of this cluster alone."""
     files = ("key-file", "socket", "pid-file", "log-file", "seed-file")
     flags = [f"--{name}={root}/munge.{name.removesuffix('-file')}" for name in files]
     # force: it would rather have a socket that every user can reach
@@ -120,7 +121,7 @@ def munged_flags(root: Path) -> list[str]:
 
 
 def database_flags(root: Path) -> list[str]:
-    """Of mysql_install_db and mariadbd: 90 MB of memory, 30 MB of disk."""
+    """Return flags of mysql_install_db and mariadbd: 90 MB of memory, 30 MB of disk."""
     return [
         "--no-defaults",
         f"--datadir={root}/database",
@@ -133,10 +134,11 @@ def database_flags(root: Path) -> list[str]:
 
 
 def _pretend_gpus(root: Path, count: int) -> str:
-    """Devices that no program opens: one task per GPU can be tried without any."""
+    """Make devices that no program opens: one task per GPU can be tried without any."""
     for index in range(count):
         (root / f"gpu{index}").symlink_to("/dev/null")  # SLURM asks that it is a device
-    return "".join(f"Name=gpu File={root}/gpu{index}\n" for index in range(count))
+    lines = (f"Name=gpu Type={GPU_TYPE} File={root}/gpu{index}\n" for index in range(count))
+    return "".join(lines)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -145,7 +147,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below those that systems give to outgoing connections (32768 and up).
+    """Find ports below those that systems give to outgoing connections (32768 and up).
 
     Processes that start a cluster at the same time look at different places.
     """

@@ -1,5 +1,7 @@
-"""The programs of a cluster on one machine (`local_cluster.py`), and its processes, found by what
-they carry. A file with process ids would survive a kill or a restart of the machine, and be wrong.
+"""The programs of a cluster on one machine (cluster.py), and its processes.
+
+They are found by what they carry. A file with process ids would survive a kill or a restart of the
+machine, and be wrong.
 """
 
 import contextlib
@@ -7,9 +9,11 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from pix2pix.errors import UserError
 
@@ -20,7 +24,7 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
 
 
 def require_programs() -> None:
-    """Raises UserError if programs are missing, with the packages that bring them."""
+    """Raise UserError if programs are missing, with the packages that bring them."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=SEARCH_PATH) is None]
     if missing:
         raise UserError(
@@ -30,7 +34,7 @@ def require_programs() -> None:
 
 
 def path_of(program: str) -> str:
-    """Where it is: daemons are in folders that a user's own PATH may lack."""
+    """Return where it is: daemons are in folders that a user's own PATH may lack."""
     path = shutil.which(program, path=SEARCH_PATH)
     assert path is not None, program  # require_programs has looked
     return path
@@ -45,16 +49,24 @@ class Process(NamedTuple):
 
 
 def processes_of(configuration: Path) -> list[Process]:
-    """Daemons, job steps and what jobs started, of the cluster with this slurm.conf.
+    """Find daemons, job steps and what jobs started, of the cluster with this slurm.conf.
 
     A daemon and a job's process are known by their environment, a slurmstepd, which blanks its own,
     by its children. The daemons of nodes come first, then steps, then what steps started: killed in
     this order, none can report the death of another.
     """
     found: set[Process] = set()
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            found.update(_recognize(pid, os.fsencode(configuration)))
+    for process in psutil.process_iter(["name", "environ"]):
+        variables = process.info["environ"] or {}  # none of one that has ended, or is another's
+        node = variables.get("SLURMD_NODENAME", "")  # set in every job, and by us
+        program = process.info["name"]
+        # Without a node, one that is no daemon is a user's that talks to this cluster.
+        if variables.get("SLURM_CONF") == str(configuration) and (node or program in DAEMONS):
+            found.add(Process(process.pid, program, node))
+            with contextlib.suppress(psutil.Error):
+                parent = process.parent()
+                if parent is not None and parent.name() == "slurmstepd":
+                    found.add(Process(parent.pid, "slurmstepd", node))
     first = {"slurmd": 0, "slurmstepd": 1}
     return sorted(found, key=lambda process: (first.get(process.program, 2), process.pid))
 
@@ -69,7 +81,7 @@ def end(processes: Iterable[Process], seconds: float) -> None:
     processes = list(processes)
     _send(signal.SIGTERM, processes)
     try:
-        wait_until(lambda: not any(map(_is_alive, processes)), seconds)
+        wait_until(lambda: not any(is_alive(process.pid) for process in processes), seconds)
     except TimeoutError:
         kill(processes)
 
@@ -83,34 +95,11 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def _recognize(pid: int, configuration: bytes) -> Iterator[Process]:
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    variables = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
-    if variables.get(b"SLURM_CONF") != configuration:
-        return
-    node = os.fsdecode(variables.get(b"SLURMD_NODENAME", b""))  # set in every job, and by us
-    program = _program_of(pid)
-    if not node and program not in DAEMONS:
-        return  # a shell or a program of the user's that talks to this cluster
-    yield Process(pid, program, node)
-    parent = int(_stat(pid)[1])
-    if _program_of(parent) == "slurmstepd":
-        yield Process(parent, "slurmstepd", node)
-
-
-def _program_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
-
-
-def _stat(pid: int) -> list[str]:
-    """State, parent and what follows them in proc(5)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-
-
-def _is_alive(process: Process) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return True for a process that runs; a zombie has ended, and waits for its parent to look."""
     try:
-        return _stat(process.pid)[0] not in "ZX"  # a zombie waits for its parent to look
-    except OSError:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
 
 

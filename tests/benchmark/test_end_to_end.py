@@ -4,111 +4,59 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from pix2pix.benchmark import end_to_end
-from pix2pix.benchmark.bare_turns import BareStep, Plan, Turns
-from pix2pix.benchmark.rounds import Timing
 from tests.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--image_size=64", "--width=4", "--batch_size=4", "--num_workers=0"]
-STEP, WAIT, APART, PAUSE = 1.0, 0.25, 10.0, 100.0
 
 
-class Clock:
-    """Seconds that pass only when something says that it took them."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
+def record(step: int, rate: float, waited: float) -> dict[str, float]:
+    return {
+        "step": step,
+        "speed/samples_per_second": rate,
+        "speed/share_waited_for_data": waited,
+    }
 
 
-def play(plan: Plan, clock: Clock) -> tuple[Turns, str]:
-    """A training of `plan` whose parts take known times; what ran, in order."""
-    seen = []
-
-    def take(name: str, seconds: float) -> None:
-        seen.append(name)
-        clock.now += seconds
-
-    trainer = SimpleNamespace(
-        step=lambda micro_batches: take("s", STEP),
-        distributed=SimpleNamespace(device=torch.device("cpu")),
-        window=SimpleNamespace(seconds=defaultdict(float)),
-        stream=SimpleNamespace(seconds_waited=0.0),
-    )
-    turns = Turns(trainer, SimpleNamespace(take_turn=lambda: take("B", APART)), plan)
-    for _ in range(plan.total_steps):
-        turns([])
-        trainer.stream.seconds_waited += WAIT
-        clock.now += WAIT
-        for part in ("pictures", "evaluation", "checkpoints"):
-            trainer.window.seconds[part] += PAUSE
-            clock.now += PAUSE
-    return turns, "".join(seen)
-
-
-def test_the_bare_step_has_its_turns_between_steps_and_each_has_its_own_time(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(time, "perf_counter", clock.perf_counter)
-    plan = Plan.of_turns(rounds=2, unmeasured=2, measured=3)
-    turns, order = play(plan, clock)
-    assert order == "s" + "Bsssss" * 2 + "s"
-    assert turns.turns == [STEP + WAIT] * 2
-    assert turns.seconds_waited / turns.seconds_measured == pytest.approx(WAIT / (STEP + WAIT))
-    assert (turns.first_step_seconds, turns.seconds_apart) == (STEP, 2 * APART)
-    figures = end_to_end.rates(8, turns, Timing((STEP, STEP)))
-    assert figures["fit_samples_per_second"] == pytest.approx(8 / (STEP + WAIT))
-    assert figures["step_samples_per_second"] == pytest.approx(8 / STEP)
-    assert figures["efficiency"] == pytest.approx(STEP / (STEP + WAIT))
+def test_the_rate_of_a_training_is_that_of_its_records_together():
+    records = [record(2, 10.0, 0.0), record(4, 30.0, 0.5), {"step": 4, "evaluation/psnr": 20.0}]
+    # A step each of 3 and of 1 seconds: the latter waited half of its time.
+    found = end_to_end.rate_of(records)
+    assert found == pytest.approx((15.0, 0.5 / 4))
 
 
 def test_a_machine_that_is_slow_for_a_round_does_not_change_the_efficiency():
-    turns = SimpleNamespace(turns=[2.0, 10.0, 20.0], seconds_waited=0.0, seconds_measured=1.0)
-    figures = end_to_end.rates(8, turns, Timing((1.8, 9.0, 1.0)))
+    fits = [end_to_end.Rate(8 / seconds, 0.1) for seconds in (2.0, 10.0, 20.0)]
+    figures = end_to_end.rates(8, fits, [1.8, 9.0, 1.0])
     assert figures["efficiency"] == pytest.approx(0.9)
+    assert figures["fit_samples_per_second"] == pytest.approx(0.8)
+    assert figures["step_samples_per_second"] == pytest.approx(8 / 1.8)
+    assert figures["share_waited_for_data"] == pytest.approx(0.1)
 
 
-def test_the_parts_of_a_training_add_up_to_its_seconds(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(time, "perf_counter", clock.perf_counter)
-    turns, _ = play(Plan.of_turns(rounds=1, unmeasured=1, measured=2), clock)
-    parts = end_to_end.parts(clock.now - turns.seconds_apart + 7, 7, turns)
-    total = parts.pop("total_seconds")
-    assert parts["loop_seconds"] == pytest.approx(4 * (STEP + WAIT) + WAIT)
-    del parts["logging_seconds"]
-    assert sum(parts.values()) == pytest.approx(total)
+def test_the_parts_of_a_training_add_up_to_its_seconds():
+    spent = {"pictures": 1.0, "evaluation": 2.0, "checkpoints": 3.0, "logging": 0.5}
+    parts = dict(end_to_end.parts(7.0, 30.0, spent))
+    assert (parts.pop("total_seconds"), parts.pop("logging_seconds")) == (37.0, 0.5)
+    assert parts["loop_seconds"] == 24.0
+    assert sum(parts.values()) == 37.0
 
 
-def test_a_turn_of_the_bare_step_comes_after_one_that_does_not_count(monkeypatch):
-    clock, steps = Clock(), []
-
-    def step(micro_batches):
-        steps.append("s")
-        clock.now += 50.0 if len(steps) == 1 else STEP  # what the other left in the caches
-
-    monkeypatch.setattr(time, "perf_counter", clock.perf_counter)
-    bare = BareStep(None, SimpleNamespace(device=torch.device("cpu")), seconds_per_turn=3 * STEP)
-    bare._parts = step, None
-    bare.seconds = STEP
-    bare.take_turn()
-    assert (len(steps), bare.turns) == (4, [STEP])
-
-
-def test_turns_are_spread_over_a_training_of_given_length():
-    plan = Plan.of_steps(total_steps=1000, rounds=4, unmeasured=9)
-    assert plan.measured == 240
-    used = 2 + plan.rounds * (plan.unmeasured + plan.measured)
-    assert plan.total_steps - plan.rounds < used <= plan.total_steps
+@pytest.mark.parametrize(
+    ("steps", "ahead", "most"), [(3, 1, 50), (15, 9, 50), (6250, 9, 50), (100, 9, 1), (10, 9, 50)]
+)
+def test_what_was_prepared_before_is_not_measured_and_records_hold_whole_spans(steps, ahead, most):
+    length = end_to_end.length_of(steps, ahead, most)
+    assert length.unmeasured >= ahead
+    assert length.measured >= 1
+    assert 1 <= length.log_every <= most
+    assert length.unmeasured % length.log_every == length.measured % length.log_every == 0
+    assert steps <= length.total_steps < steps + 2 * length.log_every
 
 
 def _measure(shards: Path, num_samples: int | None) -> dict:
@@ -137,16 +85,16 @@ def test_a_real_training_gives_every_figure(tiny_shards: Path):
     assert 0 <= figures["share_waited_for_data"] < 1
     assert figures["num_samples"] == 60
     assert figures["psnr_decibels"] > 5
-    parts = ("start", "first_step", "loop", "pictures", "evaluation", "checkpoints")
+    parts = ("start", "loop", "pictures", "evaluation", "checkpoints")
     seconds = [figures[f"{part}_seconds"] for part in parts]
     assert min(seconds) > 0
     assert sum(seconds) == pytest.approx(figures["total_seconds"])
     assert 0 < figures["logging_seconds"] < figures["loop_seconds"]
 
 
-def test_too_few_samples_for_the_turns_are_named(tiny_shards: Path):
-    with pytest.raises(AssertionError, match="--num_samples 8 is too few for the turns; give 24"):
-        run_ranks(_measure, 1, tiny_shards, 8)
+def test_too_few_samples_to_measure_are_named(tiny_shards: Path):
+    with pytest.raises(AssertionError, match="--num_samples 4 is too few to measure; give 8"):
+        run_ranks(_measure, 1, tiny_shards, 4)
 
 
 @pytest.mark.system

@@ -97,18 +97,11 @@ def test_the_command_reports_every_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--img2dataset", "/nowhere/python"], "--img2dataset /nowhere/python cannot be started"),
-        (["--img2dataset", sys.executable], "No module named 'img2dataset'"),
-        (["--photos", "/nowhere"], "--photos /nowhere: there is no such folder"),
-    ],
-)
-def test_a_mistake_is_one_message(flags: list[str], message: str) -> None:
+def test_a_mistake_is_one_message() -> None:
     short = ["--rounds", "1", "--seconds_per_turn", "0.1", "--num_workers", "1"]
+    flags = ["--photos", "/nowhere"]
     command = [sys.executable, ROOT / "scripts" / "benchmark.py", "prep", *short, *flags]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2
-    assert message in " ".join(run.stderr.split())
+    assert "--photos /nowhere: there is no such folder" in " ".join(run.stderr.split())
     assert "Traceback" not in run.stderr

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,12 +16,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from pix2pix.benchmark.processes import environments
 from pix2pix.cli.command_line import main
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch
 from pix2pix.run.distributed import Distributed
 from pix2pix.training.step import StepMetrics
 from pix2pix.training.trainer import Outcome, Trainer
+from slurm.local.processes import is_alive
 
 TRACE = "PIX2PIX_CHAOS_TRACE"
 LOSSES = ("discriminator_loss", "generator_adversarial", "generator_l1")
@@ -68,8 +69,8 @@ class Ranks:
         if launched:
             self._children: list[Any] = [_launch(folder, flags, count)]
         else:
-            port = _free_port()
-            self._children = [_fork(folder, flags, rank, count, port) for rank in range(count)]
+            places = enumerate(environments(count))
+            self._children = [_fork(folder, flags, *place) for place in places]
 
     def trace(self, rank: int) -> list[dict[str, Any]]:
         """The whole lines that the rank has written: the first tells what it loaded."""
@@ -85,7 +86,7 @@ class Ranks:
         if self.launched:
             traces = [self.trace(rank)[:1] for rank in range(self.count)]
             pids += [record["pid"] for records in traces for record in records]
-        return [pid for pid in pids if _is_alive(pid)]
+        return [pid for pid in pids if is_alive(pid)]
 
     def wait(self, seconds: float) -> bool:
         """Whether all have ended within `seconds`."""
@@ -132,15 +133,8 @@ def _launch(folder: Path, flags: Sequence[str], count: int) -> "subprocess.Popen
         )
 
 
-def _fork(folder: Path, flags: Sequence[str], rank: int, count: int, port: int) -> BaseProcess:
-    variables = _environment(folder) | {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+def _fork(folder: Path, flags: Sequence[str], rank: int, variables: dict[str, str]) -> BaseProcess:
+    variables = _environment(folder) | variables
     log = folder / f"rank{rank}.log"
     process = _context.Process(target=_rank_main, args=(variables, log, list(flags)))
     process.start()
@@ -158,21 +152,6 @@ def _rank_main(variables: dict[str, str], log: Path, flags: list[str]) -> None:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
     main(train_traced, TrainConfig, flags)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -161,6 +161,19 @@ def test_positional_field_takes_one_argument_or_its_flag():
     assert "unexpected argument 'b'" in message("--run_dir", "a", "b", options=Status)
 
 
+def test_positional_fields_take_arguments_in_their_order():
+    @dataclass(frozen=True)
+    class Copy:
+        source: str = option(help="from", metavar="FROM", positional=True)
+        target: str = option(help="to", metavar="TO", positional=True)
+
+    assert parse(Copy, ["a", "b"]) == Copy(source="a", target="b")
+    assert parse(Copy, ["b", "--source", "a"]) == Copy(source="a", target="b")
+    assert "missing --target TO" in message("a", options=Copy)
+    assert "unexpected argument 'c'" in message("a", "b", "c", options=Copy)
+    assert "usage: copy FROM TO [flags]" in help_text(Copy, program="copy")
+
+
 def test_file_is_read_as_flags_are_and_flags_win(tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(

@@ -4,8 +4,10 @@ import runpy
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -13,8 +15,11 @@ from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.errors import UserError
 from pix2pix.model.color import ColorSpace
 from pix2pix.model.networks import UNetGenerator, initialize
-from pix2pix.photos.files import colorize_files, plan_outputs, side_by_side
+from pix2pix.photos.coloring import colorize_files
+from pix2pix.photos.files import plan_outputs
+from pix2pix.photos.ledger import LEDGER
 from pix2pix.photos.photo import luma
+from pix2pix.photos.saving import side_by_side
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "colorize.py"
 
@@ -47,11 +52,11 @@ def save(path, mode="RGB", **parameters):
 
 
 def run(colorizer, photos, out, compare=False):
-    return colorize_files(colorizer.colorize, plan_outputs(Path(photos), out, compare))
+    return colorize_files(colorizer.colorize_array, plan_outputs(Path(photos), out, compare))
 
 
 def files_below(folder):
-    found = (path for path in folder.rglob("*") if path.is_file())
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name != LEDGER)
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
@@ -180,7 +185,7 @@ def test_folder_is_walked_and_sub_folders_are_kept(colorizer, photos, tmp_path):
     report = run(colorizer, photos, tmp_path / "out")
     assert files_below(tmp_path / "out") == ["a.jpg", "x/a.jpg", "x/y/b.png"]
     assert "3 of 3 photographs" in str(report)
-    assert "left alone for their extensions: 1 (.txt)" in str(report)
+    assert "left alone for their extensions: 1 (1 .txt)" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -388,8 +393,174 @@ def test_a_saturation_out_of_range_is_a_users_mistake(
     assert capsys.readouterr().err.startswith("error: --saturation")
 
 
+def test_16_bits_come_back_as_16(colorizer, photos, tmp_path):
+    deep = (np.linspace(0.1, 0.9, 64 * 80).reshape(64, 80) * 65535).astype(np.uint16)
+    tifffile.imwrite(photos / "a.tif", deep, resolution=(600, 600), resolutionunit="INCH")
+    Image.fromarray(deep).save(photos / "b.png")
+    assert not run(colorizer, photos, tmp_path / "out").failures
+    as_tiff = tifffile.imread(tmp_path / "out" / "a.tif")
+    as_png = imagecodecs.png_decode((tmp_path / "out" / "b.png").read_bytes())
+    for colored in (as_tiff, as_png):
+        assert (colored.dtype, colored.shape) == (np.uint16, (64, 80, 3))
+        assert len(np.unique(colored)) > 3000
+        luma = colored @ np.array([0.299, 0.587, 0.114])
+        assert np.corrcoef(luma.ravel(), deep.ravel())[0, 1] > 0.99
+    with Image.open(tmp_path / "out" / "a.tif") as saved:
+        assert saved.info["dpi"] == (600, 600)
+
+
+def test_a_tiff_of_several_pages_comes_back_as_one(colorizer, photos, tmp_path):
+    pages = [picture("L"), picture("L").rotate(180), picture("L", size=(44, 30))]
+    pages[0].save(photos / "a.tif", save_all=True, append_images=pages[1:])
+    assert not run(colorizer, photos, tmp_path / "out").failures
+    with Image.open(tmp_path / "out" / "a.tif") as saved:
+        assert saved.n_frames == 3
+        for index, page in enumerate(pages):
+            saved.seek(index)
+            assert saved.size == page.size
+            assert np.abs(luma_of(saved) - luma_of(page)).mean() < 4
+
+
+def luma_of(shown):
+    return np.asarray(shown.convert("L")).astype(int)
+
+
+def test_a_jpeg_without_its_last_bytes_is_colored_with_a_word(colorizer, photos, tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 255, (160, 200), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / "a.jpg")
+    whole = (photos / "a.jpg").read_bytes()
+    (photos / "a.jpg").write_bytes(whole[: int(0.8 * len(whole))])
+    (photos / "b.jpg").write_bytes(whole[:-2])
+    report = run(colorizer, photos, tmp_path / "out")
+    assert report.is_complete
+    assert files_below(tmp_path / "out") == ["a.jpg", "b.jpg"]
+    assert "a.jpg: its last rows are missing: about" in capsys.readouterr().err
+    assert "1: its last rows are missing" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "saved_as", "target"),
+    [
+        ("a.avif", "keep", "a.jpg"),
+        ("a.jp2", "keep", "a.jpg"),
+        ("a.jfif", "keep", "a.jfif"),
+        ("a.pgm", "keep", "a.png"),
+        ("a.jpeg", "jpg", "a.jpeg"),
+        ("a.png", "jpg", "a.jpg"),
+        ("a.png", "tiff", "a.tif"),
+        ("a.TIFF", "tiff", "a.TIFF"),
+        ("a.webp", "png", "a.png"),
+    ],
+)
+def test_what_comes_back_for_each_format(colorizer, photos, tmp_path, name, saved_as, target):
+    kinds = {".avif": "AVIF", ".jp2": "JPEG2000", ".jfif": "JPEG", ".pgm": "PPM"}
+    suffix = Path(name).suffix
+    save(photos / name, "L", **({"format": kinds[suffix]} if suffix in kinds else {}))
+    plan = plan_outputs(photos, tmp_path / "out", saved_as=saved_as)
+    assert colorize_files(colorizer.colorize_array, plan).is_complete
+    assert files_below(tmp_path / "out") == [target]
+
+
+def test_several_paths_keep_their_places_below_what_they_share(colorizer, tmp_path):
+    for name in ("scans/1943/a.jpg", "scans/1944/a.jpg", "scans/b.jpg", "other/c.jpg"):
+        save(tmp_path / name)
+    paths = [tmp_path / "scans" / "1943", tmp_path / "scans" / "1944", tmp_path / "scans" / "b.jpg"]
+    report = colorize_files(colorizer.colorize_array, plan_outputs(paths, tmp_path / "out"))
+    assert report.is_complete
+    assert files_below(tmp_path / "out") == ["1943/a.jpg", "1944/a.jpg", "b.jpg"]
+    again = plan_outputs([paths[2], paths[2], tmp_path / "scans" / "*.jpg"], tmp_path / "out2")
+    assert [task.target.name for task in again.tasks] == ["b.jpg"]
+
+
+def test_script_takes_several_paths(colorizer, photos, tmp_path, monkeypatch):
+    first, second = save(photos / "a.jpg"), save(photos / "b.jpg")
+    monkeypatch.setattr(Colorizer, "from_path", lambda source: colorizer)
+    assert run_script(monkeypatch, [first, second], tmp_path / "out") == 0
+    assert files_below(tmp_path / "out") == ["a.jpg", "b.jpg"]
+
+
+def test_a_run_that_was_stopped_goes_on(colorizer, photos, tmp_path, monkeypatch, capsys):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        save(photos / name)
+    monkeypatch.setattr(Colorizer, "from_path", lambda source: colorizer)
+    out, colored = tmp_path / "out", []
+
+    def colorize(self, gray, **options):
+        if len(colored) == 2:
+            raise KeyboardInterrupt
+        colored.append(gray.shape)
+        return np.dstack([gray] * 3)
+
+    monkeypatch.setattr(Colorizer, "colorize_array", colorize)
+    assert run_script(monkeypatch, photos, out) == 130
+    assert files_below(out) == ["a.jpg", "b.jpg"]
+
+    def made_by(*flags):
+        before = {name: (out / name).stat().st_ino for name in files_below(out)}
+        assert run_script(monkeypatch, photos, out, *flags) == 0
+        return [name for name in files_below(out) if (out / name).stat().st_ino != before.get(name)]
+
+    monkeypatch.setattr(
+        Colorizer, "colorize_array", lambda self, gray, **options: np.dstack([gray] * 3)
+    )
+    assert made_by() == ["c.jpg"]
+    assert "2 of them were there" in capsys.readouterr().out
+    assert made_by() == []
+    os.utime(photos / "a.jpg", (1, 1))  # another file may lie there
+    assert made_by() == ["a.jpg"]
+    (out / "b.jpg").write_bytes(b"cut")
+    assert made_by() == ["b.jpg"]
+    assert made_by("--saturation", "0.5") == ["a.jpg", "b.jpg", "c.jpg"]
+    assert made_by("--saturation", "0.5", "--overwrite") == ["a.jpg", "b.jpg", "c.jpg"]
+    other = UNetGenerator(1, 2, image_size=64, width=2)
+    initialize(other, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(
+        Colorizer, "from_path", lambda source: Colorizer(other, ColorSpace("lab"), image_size=64)
+    )
+    assert made_by("--saturation", "0.5") == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_folders_that_cannot_be_listed_are_named_and_the_rest_goes_on(
+    colorizer, photos, tmp_path, monkeypatch, capsys
+):
+    save(photos / "a.jpg")
+    save(photos / "lost+found" / "b.jpg")
+    save(photos / "closed" / "c.jpg")
+    real = os.scandir
+
+    def scandir(path):  # root, as which tests may run, is refused nothing
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = run(colorizer, photos, tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["a.jpg"]
+    assert not report.is_complete
+    assert "folders that could not be listed: 1" in str(report)
+    assert "closed: cannot be listed: Permission denied" in capsys.readouterr().err
+
+
+def test_raw_files_in_a_folder_are_counted_with_what_to_do(colorizer, photos, tmp_path):
+    save(photos / "a.jpg")
+    (photos / "a.nef").write_bytes(b"II*\0")
+    report = run(colorizer, photos, tmp_path / "out")
+    assert "left alone for their extensions: 1 (1 .nef)" in str(report)
+    assert ".nef: a camera's raw file is not developed here; develop it first" in str(report)
+
+
+def test_larger_photographs_need_a_flag(colorizer, photos, tmp_path, monkeypatch, capsys):
+    save(photos / "a.jpg")
+    monkeypatch.setattr(Colorizer, "from_path", lambda source: colorizer)
+    small = ["--max_megapixels", "0.001"]
+    assert run_script(monkeypatch, photos, tmp_path / "out", *small) == 1
+    assert "at most 1,000 are opened; --max_megapixels allows more" in capsys.readouterr().err
+    assert run_script(monkeypatch, photos, tmp_path / "out", "--max_megapixels", "200") == 0
+
+
 def run_script(monkeypatch, photos, out, *flags):
-    arguments = ["--run_dir", "run", "--photos", str(photos), "--out", str(out), *flags]
+    paths = map(str, photos if isinstance(photos, list) else [photos])
+    arguments = ["--run_dir", "run", "--photos", *paths, "--out", str(out), *flags]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
     with pytest.raises(SystemExit) as exit_status:
         runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -7,10 +7,10 @@ from PIL import Image
 from torch import nn
 
 from pix2pix.colorizing import colorizer as colorizer_module
-from pix2pix.colorizing.colorizer import Colorizer
+from pix2pix.colorizing.colorizer import Colorizer, best_device
 from pix2pix.model.color import ColorSpace, fit_gamut, rgb_to_lab
 from pix2pix.model.networks import UNetGenerator, initialize
-from pix2pix.photos.photo import luma
+from pix2pix.photos.photo import luma, open_photo
 
 
 class Painter(nn.Module):
@@ -231,3 +231,89 @@ def test_coloring_leaves_the_network_as_it_was():
     after = colorizer.generator.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not colorizer.generator.training
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(64, 64), (70, 90), (1, 300)])
+def test_an_array_comes_back_at_its_depth(dtype, shape):
+    white = np.iinfo(dtype).max
+    gray = np.linspace(0, white, shape[0] * shape[1]).reshape(shape).astype(dtype)
+    colored = untrained().colorize_array(gray)
+    assert (colored.dtype, colored.shape) == (dtype, (*shape, 3))
+
+
+def test_an_array_of_8_bits_is_colored_as_its_picture():
+    photo = photograph()
+    colored = untrained().colorize(photo)
+    assert np.array_equal(untrained().colorize_array(np.asarray(luma(photo))), np.asarray(colored))
+
+
+def test_16_bits_keep_the_lightness_of_each_of_their_levels():
+    levels = np.linspace(0, 65535, 200 * 150).reshape(150, 200).round().astype(np.uint16)
+    colored = paint_chroma(20.0, -15.0).colorize_array(levels)
+    assert_lightness_of_16_bits_kept(colored, levels)
+    coarse = paint_chroma(20.0, -15.0).colorize_array((levels // 257).astype(np.uint8))
+    assert np.abs(colored / 257 - coarse).mean() < 1.5
+
+
+def assert_lightness_of_16_bits_kept(colored, levels):
+    as_rgb = torch.from_numpy(colored / 65535).permute(2, 0, 1)[None].double()
+    gray = torch.from_numpy(levels / 65535).expand(1, 3, *levels.shape).double()
+    off = (rgb_to_lab(as_rgb)[0, 0] - rgb_to_lab(gray)[0, 0]).abs()
+    assert off.max() < 0.1  # next to black, where no color has that lightness; 8 bits: 0.4
+    assert off.mean() < 0.005
+
+
+def test_contrast_of_16_bits_is_restored_in_16():
+    faded = np.linspace(20_000, 40_000, 150 * 200).reshape(150, 200).astype(np.uint16)
+    colored = paint_chroma(0.0, 0.0).colorize_array(faded, restore_contrast=True)
+    assert colored.min() < 300
+    assert colored.max() > 65_200
+    assert len(np.unique(colored[..., 1])) > 10_000
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4), np.int16),
+        np.zeros((0, 4), np.uint8),
+        [[0, 1], [2, 3]],
+        photograph(),
+    ],
+)
+def test_other_arrays_are_a_type_error(wrong):
+    with pytest.raises(TypeError, match="needed"):
+        untrained().colorize_array(wrong)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), "old.jpg", None])
+def test_what_is_no_picture_is_a_type_error(wrong):
+    with pytest.raises(TypeError, match="picture of Pillow's is needed"):
+        untrained().colorize(wrong)
+
+
+def test_pictures_that_pillow_opened_are_turned_and_scaled(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph((90, 70)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    deep = Image.fromarray((np.asarray(luma(photograph())).astype(np.uint16)) * 257)
+    deep.save(tmp_path / "b.png")
+    for name, size in (("a.jpg", (70, 90)), ("b.png", (90, 70))):
+        with Image.open(tmp_path / name) as opened:
+            colored = untrained().colorize(opened)
+        expected = untrained().colorize(open_photo(tmp_path / name))
+        assert colored.size == size
+        assert np.abs(np.asarray(colored).astype(int) - np.asarray(expected)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_a_gpu_colors_where_torch_sees_one(monkeypatch, cuda, mps, device):
+    """torch's answers are patched: this machine need not have either."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device() == device

@@ -8,7 +8,8 @@ from PIL import Image
 
 from pix2pix.colorizing.contact_sheet import GAP, HEIGHT, WIDTH, write_contact_sheet
 from pix2pix.errors import UserError
-from pix2pix.photos.files import plan_outputs, save_photo
+from pix2pix.photos.files import plan_outputs
+from pix2pix.photos.saving import save_photo
 from tests.photographs import colorful
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "contact_sheet.py"

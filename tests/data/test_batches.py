@@ -14,9 +14,10 @@ from pix2pix.data.batches import (
     resize,
     training_view,
 )
+from pix2pix.data.data_set import open_data
+from pix2pix.data.index import index_shard
 from pix2pix.data.preflight import check_image_size, crop_size
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import index_shard, open_split
 from pix2pix.errors import UserError
 from pix2pix.model.color import ColorSpace
 from tests.small_training import tiny_config
@@ -24,11 +25,11 @@ from tests.small_training import tiny_config
 
 @pytest.fixture
 def reader(tiny_shards):
-    return ShardReader(tiny_shards, open_split(tiny_shards, "train"))
+    return ShardReader(open_data([str(tiny_shards)], "train", 64), 64)
 
 
 def micro_batches_of(reader, tmp_path, rank=0, world_size=1, **changes):
-    config = tiny_config(reader.root, tmp_path, **changes)
+    config = tiny_config(reader.data_sets[0].root, tmp_path, **changes)
     return TrainMicroBatches(reader, config, rank, world_size)
 
 
@@ -98,12 +99,11 @@ def test_evaluation_cuts_the_center_square_in_manifest_order(reader):
     keys = list(chain.from_iterable(batches[n].keys for n in range(3)))
     assert keys == [
         f"{shard.name}/{key}"
-        for shard in reader.split.shards
-        for key in index_shard(reader.root / shard.name).keys
+        for shard in reader.data_sets[0].split.shards
+        for key in index_shard(reader.data_sets[0].tar(shard)).names
     ]
-    _, _, color = reader.read(0, 0)
-    left = round((color.shape[2] - 72) / 2)
-    assert torch.equal(batches[0].color[0], color[:, :, left : left + 72])
+    _, _, color = reader.square(0, 0, 72, 0.5, 0.5)
+    assert np.array_equal(batches[0].color[0].permute(1, 2, 0), color)
     assert not batches[0].flip.any()
 
 
@@ -137,16 +137,17 @@ def test_training_crop_is_the_published_share_of_the_short_side():
 
 
 def test_an_image_size_larger_than_the_shards_is_an_error_that_says_which_shards(reader):
-    check_image_size(reader.split, 64)
+    check_image_size(reader.data_sets[0].split, 64)
     with pytest.raises(UserError, match="--short_side 143"):
-        check_image_size(reader.split, 128)
+        check_image_size(reader.data_sets[0].split, 128)
 
 
 def test_a_reader_can_be_sent_to_another_process(reader):
-    reader.read(0, 0)
-    name, _, color = pickle.loads(pickle.dumps(reader)).read(1, 2)
-    assert name == reader.read(1, 2)[0]
-    assert torch.equal(color, reader.read(1, 2)[2])
+    reader.square(0, 0, 64, 0, 0)
+    name, _, color = pickle.loads(pickle.dumps(reader)).square(1, 2, 64, 0, 1)
+    expected = reader.square(1, 2, 64, 0, 1)
+    assert name == expected[0]
+    assert np.array_equal(color, expected[2])
 
 
 def test_blank_batch_has_the_shape_of_a_real_one(reader, tmp_path):

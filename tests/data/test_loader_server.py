@@ -14,8 +14,8 @@ import torch
 
 from pix2pix.data import loader_server
 from pix2pix.data.batches import EvaluationBatches
+from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.data.stream import BatchStream
 from pix2pix.errors import UserError
 from pix2pix.system.signals import StopRequest
@@ -24,7 +24,9 @@ CPU = torch.device("cpu")
 
 
 def batches_of(shards):
-    return EvaluationBatches(ShardReader(shards, open_split(shards, "train")), 0, 1, batch_size=2)
+    return EvaluationBatches(
+        ShardReader(open_data([str(shards)], "train", 64), 64), 0, 1, batch_size=2
+    )
 
 
 def status_of(pid, field):

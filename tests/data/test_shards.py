@@ -1,41 +1,24 @@
-import io
 import json
-import os
 import subprocess
 import sys
-import tarfile
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pix2pix.data.shards import (
     Manifest,
     Shard,
     Split,
-    index_shard,
+    identity_of,
     open_split,
     read_manifest,
     write_manifest,
 )
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
-
-KINDS = ("gray.jpg", "color.jpg", "json")
-
-
-def write_tar(path: Path, keys, kinds=KINDS, **options) -> dict[str, bytes]:
-    """A tar with members `KEY.KIND`, each with other content."""
-    contents = {}
-    with tarfile.open(path, "w", **options) as tar:
-        for key in keys:
-            for number, kind in enumerate(kinds):
-                name = f"{key}.{kind}"
-                contents[name] = f"{name} ".encode() * (40 + 7 * number)
-                info = tarfile.TarInfo(name)
-                info.size = len(contents[name])
-                tar.addfile(info, io.BytesIO(contents[name]))
-    return contents
+from tests.data.test_index import write_tar
 
 
 def split_of(*shards: Shard, name: str = "train") -> Split:
@@ -85,6 +68,90 @@ def test_the_digest_is_that_of_the_content() -> None:
     assert split.digest != split_of(shard).digest
 
 
+def pictures_of(*urls: str | None) -> Split:
+    """A split of pictures that others made, a shard at each URL."""
+    shards = tuple(
+        Shard(f"{number}.tar", 3, 9, "a" * 64, url, "b" * 64) for number, url in enumerate(urls)
+    )
+    return Split("train", shards, {"min_short_side": 256}, {"near_gray": 1}, "pictures")
+
+
+def test_a_manifest_of_shards_elsewhere_reads_as_it_was_written(tmp_path: Path) -> None:
+    split = pictures_of("https://host/a%20b.tar", "../others/a:b.tar", "s3://bucket/a.tar", None)
+    write_manifest(tmp_path, Manifest({"train": split}))
+    assert json.loads((tmp_path / "manifest.json").read_bytes())["version"] == 2
+    assert read_manifest(tmp_path).splits["train"] == split
+
+
+def test_prepared_shards_have_the_manifest_they_always_had(shards: Path) -> None:
+    text = (shards / "manifest.json").read_text()
+    assert json.loads(text)["version"] == 1
+    assert "url" not in text
+    assert "index" not in text
+    assert "kind" not in text
+
+
+def test_the_digest_covers_the_index_but_not_the_place() -> None:
+    here, there = pictures_of("a.tar"), pictures_of("https://host/b.tar")
+    assert here.digest == there.digest
+    other = replace(here.shards[0], index_sha256="c" * 64)
+    assert replace(here, shards=(other,)).digest != here.digest
+
+
+def test_the_digest_of_prepared_shards_is_what_runs_have_in_their_config() -> None:
+    split = split_of(Shard("a.tar", 3, 9, "aa"), Shard("b.tar", 2, 9, "bb"))
+    assert split.digest == sha256(b"aa 3\nbb 2\n").hexdigest()
+
+
+def test_pictures_are_read_at_the_short_side_that_preparation_gives_them() -> None:
+    assert pictures_of("a.tar").at(256).short_side == 286
+    assert pictures_of("a.tar").at(128).short_side == 143
+    assert split_of().at(128).short_side == 286
+
+
+def test_several_data_sets_have_an_identity_of_all(shards: Path) -> None:
+    one, two = open_split(shards, "train"), pictures_of("a.tar")
+    assert identity_of([one]) == identity_of([one], [1]) == one.digest
+    assert identity_of([one, two]) == identity_of([one, two], [1, 1])
+    assert identity_of([one, two]).startswith(one.digest)
+    identities = [identity_of([one, two]), identity_of([two, one]), identity_of([one], [2])]
+    assert len({*identities, identity_of([one, two], [1, 3]), one.digest}) == 5
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("pipe:touch /tmp/x", "'pipe:' is neither"),
+        ("file:///etc/passwd", "neither"),
+        ("ftp://host/a.tar", "neither"),
+        ("//host/a.tar", "neither"),
+        ("https:a.tar", "neither"),
+        ("/etc/passwd", "absolute path"),
+        ("https://me:secret@host/a.tar", "URL of https://host/a.tar carries a user"),
+        ("https://host/a.tar?sig=secret", "URL of https://host/a.tar carries a query"),
+        ("https://host/a.tar#secret", "carries a query"),
+    ],
+)
+def test_a_manifest_names_nothing_that_must_not_be_opened(tmp_path: Path, url, reason) -> None:
+    write_manifest(tmp_path, Manifest({"train": pictures_of(url)}))
+    with pytest.raises(UserError, match=reason) as caught:
+        read_manifest(tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "../a.tar"}, {"name": ".hidden"}, {"sha256": "../x"}, {"num_samples": -1}, {"x": 1}],
+)
+def test_a_manifest_with_a_shard_that_cannot_be_is_damaged(shards: Path, change) -> None:
+    path = shards / "manifest.json"
+    content = json.loads(path.read_bytes())
+    content["splits"]["train"]["shards"][0] |= change
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="damaged"):
+        read_manifest(shards)
+
+
 def test_what_is_no_folder_of_shards_is_told_how_to_become_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*data_prep.make_shards --photos DIR --out"):
         read_manifest(tmp_path / "absent")
@@ -99,7 +166,7 @@ def test_what_is_no_folder_of_shards_is_told_how_to_become_one(tmp_path: Path) -
         (b"\xff\xfe", "not JSON"),
         (b"[]", "no manifest of shards"),
         (b'{"splits": {}}', "no manifest of shards"),
-        (b'{"format": "pix2pix-shards", "version": 7, "splits": {}}', "version 7.*reads 1"),
+        (b'{"format": "pix2pix-shards", "version": 7, "splits": {}}', "version 7.*reads 1 and 2"),
         (b'{"format": "pix2pix-shards", "version": 1, "splits": {"train": {}}}', "damaged"),
         (b'{"format": "pix2pix-shards", "version": 1, "splits": []}', "damaged"),
         (b'{"format": "pix2pix-shards", "version": 1}', "damaged"),
@@ -126,93 +193,6 @@ def test_a_missing_an_altered_and_an_unknown_thing_is_named(shards: Path) -> Non
     (shards / "train-000000.tar").unlink()
     with pytest.raises(UserError, match=r"train-000000.tar is missing.*make_shards"):
         open_split(shards, "train")
-
-
-@pytest.mark.parametrize("kinds", [KINDS, tuple(sorted(KINDS)), KINDS[:2]])
-@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
-def test_the_index_says_where_each_member_lies(tmp_path: Path, kinds, form) -> None:
-    path = tmp_path / "a.tar"
-    keys = ("000012", "000003", "000700")
-    contents = write_tar(path, keys, kinds, format=form)
-    index = index_shard(path)
-    data = path.read_bytes()
-    assert index.keys == keys
-    assert index.gray.shape == index.color.shape == (3, 2)
-    assert index.gray.dtype == index.color.dtype == np.int64
-    for kind, places in zip(KINDS, (index.gray, index.color, index.metadata), strict=True):
-        for key, (offset, size) in zip(keys, places, strict=True):
-            assert data[offset : offset + size] == contents.get(f"{key}.{kind}", b"")
-
-
-def test_a_shard_by_webdatasets_own_writer_is_indexed(tmp_path: Path) -> None:
-    import webdataset  # which imports torch: the others need not wait for it
-
-    path = tmp_path / "a.tar"
-    with webdataset.TarWriter(str(path)) as writer:
-        for number in range(3):
-            picture = b"picture %d" % number
-            sample = {"__key__": f"folder.x/{number:06d}", "gray.jpg": picture, "json": {"a": 1}}
-            writer.write(sample | {"color.jpg": picture * 100})
-    index = index_shard(path)
-    assert index.keys == ("folder.x/000000", "folder.x/000001", "folder.x/000002")
-    offset, size = index.gray[2]
-    assert path.read_bytes()[offset : offset + size] == b"picture 2"
-
-
-def test_an_empty_shard_has_an_empty_index(tmp_path: Path) -> None:
-    write_tar(tmp_path / "a.tar", [])
-    index = index_shard(tmp_path / "a.tar")
-    assert index.keys == ()
-    assert index.gray.shape == index.color.shape == (0, 2)
-
-
-def test_a_shard_cut_short_anywhere_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar"
-    write_tar(path, ["000001", "000002"])
-    data = path.read_bytes()
-    ends = len(data.rstrip(b"\0"))
-    for length in {0, 100, 512, 700, ends // 2, ends - 600, ends, -(-ends // 512) * 512}:
-        path.write_bytes(data[:length])
-        with pytest.raises(UserError, match=r"a\.tar is cut short"):
-            index_shard(path)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "message"),
-    [
-        (("gray.jpg", "json"), r"a\.tar.* 000001 has no color.jpg"),
-        (("color.jpg",), r"a\.tar.* 000001 has no gray.jpg"),
-        (("gray.jpg", "color.jpg", "gray.jpg"), r"a\.tar.*has 000001.gray.jpg twice"),
-    ],
-)
-def test_members_that_are_no_pairs_are_named(tmp_path: Path, kinds, message) -> None:
-    write_tar(tmp_path / "a.tar", ["000001"], kinds)
-    with pytest.raises(UserError, match=message):
-        index_shard(tmp_path / "a.tar")
-
-
-def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar"
-    path.write_bytes(b"no tar at all" * 1000)
-    with pytest.raises(UserError, match=r"a\.tar is no plain tar"):
-        index_shard(path)
-    write_tar(path, ["long" * 50], format=tarfile.GNU_FORMAT)
-    with pytest.raises(UserError, match=r"a\.tar is no plain tar"):
-        index_shard(path)
-    with pytest.raises(UserError, match=r"b\.tar cannot be opened: No such file"):
-        index_shard(tmp_path / "b.tar")
-
-
-def test_indexing_reads_nothing_but_headers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tar(tmp_path / "a.tar", [f"{number:06d}" for number in range(10)])
-    with tarfile.open(tmp_path / "a.tar") as tar:
-        num_members = len(tar.getnames())
-    reads, pread = [], os.pread
-    monkeypatch.setattr("os.pread", lambda *where: reads.append(where[1]) or pread(*where))
-    index_shard(tmp_path / "a.tar")
-    assert reads == [512] * (num_members + 1)  # and the block of zeros that ends a tar
 
 
 def test_publishing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

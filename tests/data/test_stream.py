@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pix2pix.data.batches import EvaluationBatches, TrainMicroBatches
+from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.data.stream import AHEAD, IN_USE, BatchStream
 from pix2pix.errors import UserError
 from tests.small_training import tiny_config
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 @pytest.fixture
 def micro_batches(tiny_shards, tmp_path):
-    reader = ShardReader(tiny_shards, open_split(tiny_shards, "train"))
+    reader = ShardReader(open_data([str(tiny_shards)], "train", 64), 64)
     return TrainMicroBatches(reader, tiny_config(tiny_shards, tmp_path), rank=0, world_size=1)
 
 
@@ -99,7 +99,7 @@ def test_a_broken_sample_is_named_and_does_not_raise_in_next(tiny_shards, tmp_pa
     shards = shutil.copytree(tiny_shards, tmp_path / "shards")
     shard = shards / "train-000002.tar"
     shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff\xe0", b"\0\0\0\0"))
-    broken = ShardReader(shards, open_split(shards, "train"))
+    broken = ShardReader(open_data([str(shards)], "train", 64), 64)
     micro_batches = TrainMicroBatches(broken, tiny_config(shards, tmp_path), rank=0, world_size=1)
     names = [number for number in range(4) if micro_batches[number].broken]
     assert names

@@ -407,3 +407,144 @@ def test_damage_anywhere_is_told(tmp_path: Path, pack) -> None:
         "too_many_bytes",
         "unsupported_member",
     }
+
+
+END = bytes(1024)
+FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+
+
+def member(name: str, data: bytes = b"", kind: int = tarfile.GNU_FORMAT, **fields) -> bytes:
+    """Header, data, padding."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info.tobuf(kind) + data + bytes(-len(data) % 512)
+
+
+def listed(tmp_path: Path, data: bytes) -> list[tuple[str, int]]:
+    """Names and sizes of the photographs of a tar, which can all be read."""
+    (tmp_path / "x.tar").write_bytes(data)
+    source = TarSource(tmp_path / "x.tar")
+    photos = source.list_photos()
+    assert [len(source.read(photo)) for photo in photos] == [photo.size for photo in photos]
+    return [(photo.name, photo.size) for photo in photos]
+
+
+def signed(header: bytes) -> bytes:
+    """A header, with its checksum put right."""
+    total = sum(header) - sum(header[148:156]) + 8 * 32
+    return header[:148] + b"%06o\0 " % total + header[156:]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_and_links_in_a_tar_may_have_any_length(tmp_path: Path, kind: int) -> None:
+    long = "n" * 5000
+    data = member(f"{long}.jpg", b"1", kind)
+    data += member("b.jpg", kind=kind, type=tarfile.LNKTYPE, linkname=f"{long}.jpg")
+    data += member("c.jpg", b"333")
+    assert listed(tmp_path, data + END) == [("b.jpg", 1), ("c.jpg", 3), (f"{long}.jpg", 1)]
+
+
+@pytest.mark.parametrize("kind", ["gnu", "pax"])
+def test_members_beyond_8_gib_are_passed_over(tmp_path: Path, kind: str) -> None:
+    size = 2**33 + 100
+    path = tmp_path / "x.tar"
+    info = tarfile.TarInfo("large.jpg")
+    info.size = size
+    header = info.tobuf(FORMATS[kind])
+    with path.open("wb") as file:  # mostly a hole
+        file.write(header)
+        file.seek(len(header) + size + -size % 512)
+        file.write(member("small.jpg", b"12") + END)
+    source = TarSource(path)
+    assert [(p.name, p.size) for p in source.list_photos()] == [
+        ("large.jpg", size),
+        ("small.jpg", 2),
+    ]
+    assert reasons(source) == {"large.jpg": "too_many_bytes", "small.jpg": None}
+
+
+def test_tars_joined_end_to_end_are_read_to_the_end(tmp_path: Path) -> None:
+    data = member("a.jpg", b"1") + END * 10 + member("b.jpg", b"22") + END
+    assert listed(tmp_path, data) == [("a.jpg", 1), ("b.jpg", 2)]
+
+
+def test_what_holds_for_all_members_is_no_photograph(tmp_path: Path) -> None:
+    data = member("g.jpg", b"18 comment=abcdef\n", type=b"g") + member("a.jpg", b"1")
+    assert listed(tmp_path, data + END) == [("a.jpg", 1)]
+
+
+def test_what_was_said_of_a_member_does_not_hold_for_the_next(tmp_path: Path) -> None:
+    data = member("x", b"14 path=z.jpg\n", type=b"x") + member("a.jpg") + member("b.jpg")
+    assert listed(tmp_path, data + END) == [("b.jpg", 0), ("z.jpg", 0)]
+
+
+def test_folders_of_the_oldest_tars_are_folders(tmp_path: Path) -> None:
+    data = member("folder.jpg/", type=b"\0") + member("a.jpg")
+    assert listed(tmp_path, data + END) == [("a.jpg", 0)]
+
+
+def test_sparse_members_are_left_out(tmp_path: Path) -> None:
+    gnu = bytearray(member("a.jpg", b"data", type=b"S"))
+    gnu[482] = 1  # the list of holes goes on
+    holes = bytearray(512)
+    holes[504] = 1
+    gnu[:512] = signed(bytes(gnu[:512]))
+    gnu[512:512] = bytes(holes) + bytes(512)
+    records = (
+        b"22 GNU.sparse.major=1\n" + b"22 GNU.sparse.minor=0\n" + b"25 GNU.sparse.name=b.jpg\n"
+    )
+    holes_of_1_0 = b"0\n".ljust(512, b"\0")
+    pax = member("x", records, type=b"x") + member("GNUSparseFile.0/b.jpg", holes_of_1_0 + b"data")
+    (tmp_path / "x.tar").write_bytes(bytes(gnu) + pax + member("c.jpg", b"whole") + END)
+    assert reasons(TarSource(tmp_path / "x.tar")) == {
+        "a.jpg": "unsupported_member",
+        "b.jpg": "unsupported_member",
+        "c.jpg": None,
+    }
+
+
+TWO = member("a.jpg", b"1" * 700) + member("b.jpg", b"2")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (TWO, "the end is missing"),
+        (TWO[: 512 + 1024], "the end is missing"),
+        (TWO[:1000], "unexpected end of data"),
+        (TWO[: 512 * 3 + 100], "no header where one should be, at byte 1,536"),
+        (TWO[: 512 * 3] + b"?" * 512 + END, "no header where one should be, at byte 1,536"),
+        (TWO[: 512 * 3] + b"?" * 512 + TWO + END, "no header where one should be, at byte 1,536"),
+        (TWO + b"junk" * 128 + END, "no header where one should be, at byte 2,560"),
+        (TWO + END + b"junk" * 128 + END, "no header where one should be, at byte 3,584"),
+        (member("x", b"0 path=a\n", type=b"x") + TWO + END, ""),
+        (member("x", b"11 size=-1\n", type=b"x") + TWO + END, "a.jpg has a size of -1"),
+        (member("x", b"10 size=x\n", type=b"x") + TWO + END, "no header where one should be"),
+        (signed(TWO[:124] + b"not a number" + TWO[136:512]) + END, ""),
+        (signed(TWO[:124] + b"\xff" * 12 + TWO[136:512]) + END, "a.jpg has a size of -1"),
+        (
+            signed(TWO[:124] + b"\xff" * 10 + b"\0\0" + TWO[136:156] + b"L" + TWO[157:512])
+            + TWO
+            + END,
+            "",
+        ),
+        (signed(TWO[:124] + b"\x80" + b"\xff" * 11 + TWO[136:512]) + END, ""),
+    ],
+)
+def test_a_tar_that_cannot_be_read_on_is_named_as_damaged(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"is a damaged tar: .*{message}.*copy or make it again"):
+        listed(tmp_path, data)
+
+
+@pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
+def test_a_damaged_header_between_members_loses_none_silently(tmp_path: Path, kind: int) -> None:
+    data = b"".join(member(f"{number}.jpg", b"x" * 600, kind) for number in range(10))
+    assert len(listed(tmp_path, data + END)) == 10
+    for header in range(1536, len(data), 1536):
+        broken = data[:header] + b"\xee" + data[header + 1 :]
+        with pytest.raises(UserError, match=f"damaged tar: .*byte {header:,}"):
+            listed(tmp_path, broken + END)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import coco
 from data_prep.coco import annotate, digest_metadata, read_annotations
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.photos import Photo
@@ -40,10 +39,10 @@ def write(folder: Path, content: object = CONTENT, **options) -> Path:
 def test_ids_and_licenses_are_known_as_the_file_says(tmp_path: Path) -> None:
     marked = annotate(PHOTOS, read_annotations(write(tmp_path)))
     assert [photo.metadata for photo in marked] == [
-        {"id": 9, "licence": BY},
-        {"id": 36, "licence": LICENSES[1]},
+        {"id": 9, "license": BY},
+        {"id": 36, "license": LICENSES[1]},
         {"id": 61},
-        {"id": 64, "licence": {"id": 99}},
+        {"id": 64, "license": {"id": 99}},
         {},
     ]
     assert {photo.reject for photo in marked} == {None}
@@ -103,26 +102,19 @@ def test_annotations_of_other_photographs_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"indent": 1}, {"separators": (",", ":")}])
-@pytest.mark.parametrize("chunk", [1, 7, 2**20])
 @pytest.mark.parametrize("last", ["images", "licenses", "annotations"])
-def test_any_way_to_write_the_file_reads_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, chunk: int, last: str
-) -> None:
+def test_any_way_to_write_the_file_reads_the_same(tmp_path: Path, options: dict, last: str) -> None:
     content = {**CONTENT, "é": [1.5, -2e-30, 'a"]},ö', None, [], {}], "n": 12, "annotations": [{}]}
     content[last] = content.pop(last)
-    monkeypatch.setattr(coco, "_CHUNK", chunk)
     read = read_annotations(write(tmp_path, content, ensure_ascii=False, **options))
-    assert read.metadata["d.jpg"] == {"id": 64, "licence": {"id": 99}}
+    assert read.metadata["d.jpg"] == {"id": 64, "license": {"id": 99}}
     assert len(read.metadata) == 4
     assert list(read.licenses) == ["4", "1", "7"]
 
 
 @pytest.mark.parametrize("first", ["images", "annotations"])
-def test_what_is_not_needed_takes_no_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
-) -> None:
-    monkeypatch.setattr(coco, "_CHUNK", 2**16)
-    boxes = [{"segmentation": [[0.5] * 40], "id": number} for number in range(8_000)]
+def test_what_is_not_needed_takes_no_memory(tmp_path: Path, first: str) -> None:
+    boxes = [{"caption": "x" * 1000, "id": number} for number in range(4_000)]
     content = {"images": IMAGES, "licenses": LICENSES, "annotations": boxes}
     path = write(tmp_path, {first: content[first], **content})
     size = path.stat().st_size
@@ -140,9 +132,9 @@ def test_what_is_not_needed_takes_no_memory(
     ("content", "message"),
     [
         ("", "is not JSON, or is cut short"),
-        ("[1, 2]", r"is not JSON, or is cut short: '\{' expected, not '\['"),
+        ("[1, 2]", 'has no list "images"'),
         ('{"images": [{"id": 1, "file', "is not JSON, or is cut short"),
-        ('{"images": [1 2]}', "is not JSON, or is cut short: ',' expected, not '2'"),
+        ('{"images": [1 2]}', "is not JSON, or is cut short: .*"),
         ("[" * 100_000, "is not JSON"),
         ('{"a": ' + "[" * 100_000, "is not JSON"),
         ("\x1f\x8b", "is not JSON"),
@@ -194,7 +186,7 @@ def test_shards_carry_id_and_license_and_the_manifest_what_was_chosen(annotated:
         text = archive.extractfile(archive.getmembers()[2]).read()  # type: ignore[union-attr]
     metadata = json.load(io.BytesIO(text))
     assert (metadata["source"], metadata["id"]) == ("sub/photo 000.jpg", 9)
-    assert metadata["licence"] == BY
+    assert metadata["license"] == BY
 
 
 def test_other_annotations_and_licenses_are_another_split(annotated: Path) -> None:
@@ -224,7 +216,7 @@ def test_licenses_without_annotations_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_what_is_known() -> None:
-    photos = [Photo("a.jpg", 1, metadata={"id": 1, "licence": {"id": 4}})]
+    photos = [Photo("a.jpg", 1, metadata={"id": 1, "license": {"id": 4}})]
     assert digest_metadata(photos) == digest_metadata(
         [Photo("b.jpg", 2, metadata=photos[0].metadata)]
     )

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from data_prep.photos import MAX_BYTES
-from pix2pix.data.shards import index_shard, open_split
+from pix2pix.data.index import index_shard
+from pix2pix.data.shards import open_split
 from tests.photographs import colorful, encoded, grayish
 
 
@@ -93,10 +94,13 @@ def make(photos: Path, out: Path) -> list[tuple[str, str]]:
     rejects = [json.loads(line) for line in (out / "rejected.jsonl").open()]
     assert split.rejected == Counter(reject["reason"] for reject in rejects)
     assert all(f"{count} {reason}" in ended.stdout for reason, count in split.rejected.items())
-    keys = [key for shard in split.shards for key in index_shard(out / shard.name).keys]
+    keys = [key for shard in split.shards for key in index_shard(out / shard.name).names]
     assert len(keys) == split.num_samples
-    assert split.num_samples + len(rejects) == split.prep["num_photos"]
-    return sorted((reject["source"], reject["reason"]) for reject in rejects)
+    others = [reject["source"] for reject in rejects if reject["reason"] == "other_kind"]
+    assert others == ["notes.txt"]
+    assert "left alone for their extensions: 1 (1 .txt)" in ended.stdout
+    assert split.num_samples + len(rejects) - 1 == split.prep["num_photos"]
+    return sorted((r["source"], r["reason"]) for r in rejects if r["reason"] != "other_kind")
 
 
 def test_of_a_folder_each_is_kept_or_left_out_with_its_reason(folder: Path, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
-from data_prep.progress import Progress
 from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
-from tests.photographs import encoded, grayish, write_folder
+from tests.photographs import colorful, encoded, grayish, write_folder
+from tests.shard_runs import ENVIRONMENT
 
 
 @pytest.fixture
@@ -111,17 +111,70 @@ def test_preparing_data_imports_no_torch() -> None:
     assert not imported & {"torch", "torchvision", "accelerate", "webdataset", "skimage", "sklearn"}
 
 
-def test_progress_in_a_log_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+WORKER = """
+import sys
+from pathlib import Path
+from data_prep.shard_file import make_shard
+from pix2pix.system.machine import peak_memory
+from tests.shard_runs import plans_for
+for task in plans_for(Path(sys.argv[1]), Path(sys.argv[2]))[0].tasks:
+    make_shard(task, lambda: None)
+print("torch" in sys.modules, peak_memory())
+"""
+
+
+def test_a_worker_that_writes_shards_has_no_torch_and_stays_small(
+    photos: Path, tmp_path: Path
 ) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with Progress("photographs") as progress:
-        progress.begin(10, 1000)
-        for _ in range(61):
-            now[0] += 1.0
-            progress.advance(5)
-    assert capsys.readouterr().err.splitlines() == [
-        "160 of 1,000 photographs, 5 per second, 3 min left",
-        "310 of 1,000 photographs, 5 per second, 2 min left",
-    ]
+    out = tmp_path / "shards"
+    out.mkdir()
+    told = subprocess.run(
+        [sys.executable, "-c", WORKER, photos, out],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    has_torch, peak = told.stdout.split()
+    assert list(out.glob("*.tar"))
+    assert has_torch == "False"
+    assert int(peak) < 250e6
+
+
+def test_without_webdataset_the_mistake_names_it(photos: Path, tmp_path: Path) -> None:
+    # Python's own way to say that a package is absent; pip uninstall would hit all other tests.
+    code = "import sys; sys.modules['webdataset'] = None; import data_prep.make_shards as make\n"
+    code += "make.command()"
+    flags = ["--photos", photos, "--out", tmp_path / "out", "--split", "train"]
+    told = subprocess.run(
+        [sys.executable, "-c", code, *flags], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert told.returncode == 2
+    assert "the package webdataset, which cannot be imported" in " ".join(told.stderr.split())
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_file_of_a_phone_is_accounted_for(photos: Path) -> None:
+    (photos / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(60))
+    (photos / "IMG_2.jfif").write_bytes(encoded(colorful(seed=40)))
+    (photos / "IMG_3.avif").write_bytes(encoded(colorful(seed=41), "AVIF"))
+    (photos / "IMG_4.jpg").write_bytes(encoded(colorful(seed=42))[:-2])
+    (photos / "IMG_5.jpg").write_bytes(encoded(colorful(seed=43), icc_profile=b"broken"))
+    (photos / "sub" / "clip.MOV").write_bytes(b"\0\0\0\x14ftypqt  ")
+    for name in ("IMG_6.NEF", "notes.txt", "Thumbs.db", ".hidden.txt", "@eaDir/a.jpg"):
+        path = photos / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"something else")
+    out = photos.parent / "out"
+    flags = ["--photos", photos, "--out", out, "--split", "train", "--short_side", 48]
+    told = command_line(*flags, "--samples_per_shard", 4, "--num_workers", 2)
+    assert told.returncode == 0, told.stderr
+    assert "left alone for their extensions: 4 (1 .nef, 1 .db, 1 .txt, 1 .mov)" in told.stdout
+    assert ".nef: a camera's raw file is not developed here; develop it first" in told.stdout
+    assert "train: 10 pairs of 11 photographs" in told.stdout
+    assert "1: its color profile is broken and was ignored" in told.stdout
+    rejects = [json.loads(line) for line in (out / "rejected.jsonl").open()]
+    reasons = {reject["source"]: reject["reason"] for reject in rejects}
+    others = dict.fromkeys(["IMG_6.NEF", "notes.txt", "Thumbs.db", "sub/clip.MOV"], "other_kind")
+    assert reasons == {"IMG_1.HEIC": "not_an_image", **others}

@@ -1,10 +1,14 @@
+import errno
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from data_prep.ownership import Part, hold, own
+from data_prep.ownership import Part, num_parts, own
 from pix2pix.errors import UserError
+from tests.shard_runs import ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)
@@ -53,42 +57,41 @@ def test_runs_that_would_write_the_same_shards_are_kept_apart(
         pass
 
 
-@pytest.mark.parametrize("earlier", [None, Part(1, 3), Part(2, 2)])
-@pytest.mark.parametrize("coming", [None, Part(1, 3)])
-def test_workers_of_a_killed_run_are_waited_for(
-    tmp_path: Path, earlier: Part | None, coming: Part | None
-) -> None:
-    with own(tmp_path, earlier) as lock:
-        worker = hold(lock)
-    earlier_ones = pytest.raises(UserError, match="processes of an earlier make_shards")
-    with worker, earlier_ones, own(tmp_path, coming):
-        pass
-    with own(tmp_path, coming):
-        pass
+def test_a_run_in_other_parts_forgets_the_earlier_ones(tmp_path: Path) -> None:
+    with own(tmp_path, Part(2, 8)):
+        assert num_parts(tmp_path) == 8
+    with own(tmp_path):  # as a merge does
+        assert num_parts(tmp_path) == 8
+    with own(tmp_path, Part(1, 3)):
+        assert num_parts(tmp_path) == 3
+    assert num_parts(tmp_path / "elsewhere") is None
 
 
-def test_workers_of_other_parts_are_not_waited_for(tmp_path: Path) -> None:
-    with own(tmp_path, Part(1, 3)) as lock, hold(lock), own(tmp_path, Part(2, 3)):
-        pass
-
-
-def test_workers_of_a_part_that_comes_back_are_waited_for(tmp_path: Path) -> None:
-    with own(tmp_path, Part(2, 3)):
-        with own(tmp_path, Part(1, 3)) as lock:
-            worker = hold(lock)
-        earlier_ones = pytest.raises(UserError, match="processes of an earlier make_shards")
-        with worker, earlier_ones, own(tmp_path, Part(1, 3)):
+def test_a_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom data_prep.ownership import own\n"
+        "with own(Path(sys.argv[1])):\n    print('mine', flush=True)\n    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"mine\n"
+        with pytest.raises(UserError, match="another make_shards"), own(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with own(tmp_path):
             pass
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(38, "Function not implemented")
+        raise OSError(number, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with own(tmp_path, Part(1, 2)) as lock, hold(lock):
+    with own(tmp_path, Part(1, 2)), own(tmp_path, Part(1, 2)):
         pass
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1

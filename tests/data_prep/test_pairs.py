@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageCms, JpegImagePlugin
 
 from data_prep.pairs import Pair, PairSettings, make_pair
 from pix2pix.photos.photo import PhotoError, luma
@@ -95,8 +95,7 @@ def test_what_came_with_the_photograph_stays_behind() -> None:
     plain = encoded(colorful())
     exif = Image.Exif()
     exif[0x010E] = "a description"
-    noted = encoded(
-        colorful(), comment=b"a comment", exif=exif, icc_profile=b"a profile", dpi=(9, 9)
-    )
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    noted = encoded(colorful(), comment=b"a comment", exif=exif, icc_profile=srgb, dpi=(9, 9))
     assert len(noted) > len(plain)
     assert make_pair(noted, SETTINGS) == make_pair(plain, SETTINGS)

@@ -210,5 +210,5 @@ def test_packaged_photographs_are_found_without_importing_their_package() -> Non
 def test_a_missing_package_is_named_with_the_cure() -> None:
     for package in ("package_that_nobody_has", "numpy"):
         absent = PackagedPhoto("cat", package, "data/cat.png", "CC0")
-        with pytest.raises(UserError, match=r"pip install 'pix2pix\[demo\]'"):
+        with pytest.raises(UserError, match=r"pip install -e '\.\[demo\]'"):
             _ = absent.path

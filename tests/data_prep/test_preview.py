@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.index_shards import IndexShardsOptions, index_shards
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.preview import (
     GAP,
@@ -16,13 +17,15 @@ from data_prep.preview import (
     pair_place,
     preview,
 )
-from pix2pix.data.shards import index_shard
+from pix2pix.data.index import index_shard
 from pix2pix.errors import UserError
+from tests.others_shards import by_shard_writer
 from tests.photographs import encoded
+from tests.web_server import WebServer
 
 
 def draw(shards: Path, out: Path, **flags) -> np.ndarray:
-    assert preview(PreviewOptions(shards=shards, out=out, **flags)) == 0
+    assert preview(PreviewOptions(shards=str(shards), out=out, **flags)) == 0
     with Image.open(out) as sheet:
         return np.asarray(sheet.convert("RGB")).astype(int)
 
@@ -39,7 +42,7 @@ def four_colors(tmp_path_factory) -> tuple[Path, list[tuple[int, int, int]]]:
     out = folder / "shards"
     flags = {"short_side": 48, "samples_per_shard": 2, "num_workers": 1}
     make_shards(MakeShardsOptions(photos=folder, out=out, split="train", **flags))
-    keys = [key for shard in sorted(out.glob("*.tar")) for key in index_shard(shard).keys]
+    keys = [key for shard in sorted(out.glob("*.tar")) for key in index_shard(shard).names]
     return out, [colors[key] for key in keys]
 
 
@@ -115,8 +118,33 @@ def test_mistakes_are_one_message_and_nothing_is_written(tiny_shards, tmp_path):
         ("give 1 to 4000", tiny_shards, {"num_pairs": 0}),
     ]:
         with pytest.raises(UserError, match=words):
-            preview(PreviewOptions(**{"shards": shards, "out": sheet, **flags}))
+            preview(PreviewOptions(**{"shards": str(shards), "out": sheet, **flags}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged"]
     sheet.mkdir()
     with pytest.raises(UserError, match="cannot write to"):
-        preview(PreviewOptions(shards=tiny_shards, out=sheet))
+        preview(PreviewOptions(shards=str(tiny_shards), out=sheet))
+
+
+def test_a_preview_of_a_url_is_the_one_of_the_folder(four_colors, tmp_path, capsys):
+    shards, _ = four_colors
+    with WebServer() as server:
+        server.files = {f"/{path.name}": path.read_bytes() for path in shards.iterdir()}
+        cache = str(tmp_path / "cache")
+        remote = draw(server.url, tmp_path / "remote.png", shards_cache=cache)
+    assert "which are fetched" in capsys.readouterr().out
+    assert np.array_equal(remote, draw(shards, tmp_path / "local.png"))
+
+
+def test_shards_that_others_made_are_drawn_gray_beside_color(tmp_path):
+    out = tmp_path / "index"
+    others = by_shard_writer(tmp_path / "others")
+    options = IndexShardsOptions(shards=(str(others),), out=out, min_short_side=40, num_workers=1)
+    index_shards(options)
+    sheet = draw(out, tmp_path / "sheet.png")
+    left, top = pair_place(0)
+    middle = sheet[top + PICTURE_HEIGHT // 2]
+    width = PICTURE_HEIGHT * 80 // 64
+    gray = middle[left + 2 : left + width - 2]
+    color = middle[left + width + GAP + 2 : left + 2 * width]
+    assert (np.ptp(gray, axis=1) == 0).all()
+    assert np.ptp(color, axis=1).max() > 30

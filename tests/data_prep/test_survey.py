@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.progress import Progress
-from data_prep.survey import choose, locate, measure, read_picture
+from data_prep.survey import choose, choose_nearby, locate, measure, read_color, read_gray
+from pix2pix.data.data_set import DataSet
 from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from pix2pix.photos.photo import chroma_spread
@@ -17,8 +17,7 @@ from pix2pix.photos.photo import chroma_spread
 
 def surveyed(root: Path, most: int = 100):
     split = open_split(root, "train")
-    with Progress("samples") as progress:
-        return measure(locate(root, split, choose(split.sample_counts, most, 0)), progress)
+    return measure(locate(DataSet(str(root), split), choose(split.sample_counts, most, 0)))
 
 
 def test_all_are_chosen_where_there_are_no_more():
@@ -40,6 +39,13 @@ def test_a_smaller_choice_is_some_of_a_larger_one():
     assert set(choose([50, 50], 10, seed=3)) < set(choose([50, 50], 40, seed=3))
 
 
+def test_a_choice_nearby_is_from_a_few_shards():
+    chosen = choose_nearby([50] * 40, 100, seed=3, most_shards=4)
+    assert len(chosen) == 100
+    assert len({shard for shard, _ in chosen}) == 4
+    assert set(choose_nearby([50] * 40, 10, seed=3, most_shards=4)) < set(chosen)
+
+
 def test_what_is_measured_is_what_the_shards_hold(tiny_shards):
     measured = surveyed(tiny_shards)
     assert len(measured) == 24
@@ -51,8 +57,8 @@ def test_what_is_measured_is_what_the_shards_hold(tiny_shards):
             assert one.source == metadata["source"]
             assert (one.photo_width, one.photo_height) == (90, 72)
             assert one.chroma == chroma_spread(color) > 4
-            for kind, place in ((color, one.sample.color), (gray, one.sample.gray)):
-                assert np.array_equal(np.asarray(read_picture(one.sample, place)), np.asarray(kind))
+            assert np.array_equal(np.asarray(read_color(one.sample)), np.asarray(color))
+            assert np.array_equal(np.asarray(read_gray(one.sample)), np.asarray(gray))
 
 
 @pytest.fixture
@@ -79,4 +85,4 @@ def test_a_shard_with_other_samples_than_the_manifest_says_is_refused(shards):
     wrong = replace(split.shards[0], num_samples=split.shards[0].num_samples - 1)
     split = replace(split, shards=(wrong, *split.shards[1:]))
     with pytest.raises(UserError, match=r"train-000000.tar has 5 samples, the manifest says 4"):
-        locate(shards, split, [(0, 0)])
+        locate(DataSet(str(shards), split), [(0, 0)])

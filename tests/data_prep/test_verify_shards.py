@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.index_shards import IndexShardsOptions, index_shards
 from data_prep.verify_shards import VerifyShardsOptions, verify_shards
-from pix2pix.data.shards import index_shard
+from pix2pix.data.index import index_path, index_shard, read_index
 from pix2pix.errors import UserError
+from tests.others_shards import by_shard_writer
 from tests.photographs import colorful, encoded
-from tests.shard_runs import ENVIRONMENT, contents, plans_for, write
+from tests.shard_runs import ENVIRONMENT, as_earlier_version, contents, plans_for, write
+from tests.web_server import WebServer
 
 FIRST = "train-000000.tar"
 SECOND = "train-000001.tar"
@@ -34,7 +37,7 @@ def shards(sound: Path, tmp_path: Path) -> Path:
 
 
 def verify(folder: Path, **changes) -> int:
-    return verify_shards(VerifyShardsOptions(shards=folder, **{"num_workers": 1} | changes))
+    return verify_shards(VerifyShardsOptions(shards=str(folder), **{"num_workers": 1} | changes))
 
 
 def flip(path: Path, offset: int, bit: int = 0x10) -> None:
@@ -89,12 +92,12 @@ def test_sound_shards_are_sound(
 
 
 def key_at(folder: Path, name: str, index: int) -> str:
-    return index_shard(folder / name).keys[index]
+    return index_shard(folder / name).key(index)
 
 
 def test_every_kind_of_damage_is_told(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = index_shard(shards / FIRST)
-    middle = int(index.color[1].sum()) - 100  # of entropy-coded data: decodes, but otherwise
+    middle = sum(index.place("color", 1)) - 100  # of entropy-coded data: decodes, but otherwise
     flip(shards / FIRST, middle)
     with (shards / SECOND).open("r+b") as file:
         file.truncate(2000)
@@ -110,15 +113,11 @@ def test_every_kind_of_damage_is_told(shards: Path, capsys: pytest.CaptureFixtur
         assert f"    rm -f {tar} {tar.with_suffix('.json')}\n" in told
 
 
-@pytest.mark.parametrize(
-    ("offset", "problem"),
-    [(3, "its members are gray.jpg, not"), (130, " not "), (258, "no plain tar")],
-    ids=["name", "size", "magic"],
-)
+@pytest.mark.parametrize("offset", [3, 130, 258], ids=["name", "size", "magic"])
 def test_flipped_bits_in_a_header_are_told(
-    shards: Path, capsys: pytest.CaptureFixture[str], offset: int, problem: str
+    shards: Path, capsys: pytest.CaptureFixture[str], offset: int
 ) -> None:
-    start = int(index_shard(shards / FIRST).gray[1][0]) - 512
+    start = index_shard(shards / FIRST).place("gray", 1)[0] - 512
     flip(shards / FIRST, start + offset, bit=0x01)
     assert verify(shards) == 1
     told = capsys.readouterr().out
@@ -126,7 +125,7 @@ def test_flipped_bits_in_a_header_are_told(
     assert verify(shards, quick=True) == 1
     told = capsys.readouterr().out
     assert "bits have changed" not in told
-    assert problem in told
+    assert "no plain tar" in told  # a header's own checksum tells
 
 
 def metadata(width: int, height: int) -> bytes:
@@ -136,12 +135,12 @@ def metadata(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("member", "data", "problem"),
     [
-        (0, encoded(colorful(60, 48)), "gray.jpg is RGB, not L"),
-        (0, encoded(colorful(60, 48).convert("L"))[:600], "gray.jpg cannot be decoded"),
-        (1, encoded(colorful(60, 48), subsampling=2), "color.jpg has less chroma than 4:4:4"),
-        (1, encoded(colorful(60, 48).convert("L")), "color.jpg is L, not RGB"),
-        (1, encoded(colorful(60, 50), subsampling=0), "color.jpg has 60 x 50 pixels, not 60 x 48"),
-        (1, b"no picture", "color.jpg cannot be decoded"),
+        (1, encoded(colorful(60, 48)), "gray.jpg is RGB, not L"),
+        (1, encoded(colorful(60, 48).convert("L"))[:600], "gray.jpg cannot be decoded"),
+        (0, encoded(colorful(60, 48), subsampling=2), "color.jpg has less chroma than 4:4:4"),
+        (0, encoded(colorful(60, 48).convert("L")), "color.jpg is L, not RGB"),
+        (0, encoded(colorful(60, 50), subsampling=0), "color.jpg has 60 x 50 pixels, not 60 x 48"),
+        (0, b"no picture", "color.jpg cannot be decoded"),
         (2, metadata(60, 47), "short side of 47 pixels, not 48"),
         (2, metadata(62, 48), "gray.jpg has 60 x 48 pixels, not 62 x 48"),
         (2, b"{}", "json does not tell width and height"),
@@ -159,15 +158,56 @@ def test_a_sample_that_cannot_be_trained_on_is_named(
 
 def test_members_out_of_order_are_told(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = key_at(shards, FIRST, 0)
-    replace_member(shards / FIRST, 0, b"x", f"{key}.color.jpg")
-    replace_member(shards / FIRST, 1, b"x", f"{key}.gray.jpg")
-    replace_member(shards / SECOND, 1, b"x", f"{key_at(shards, SECOND, 0)}.gray.jpg")
+    replace_member(shards / FIRST, 0, b"x", f"{key}.json")
+    replace_member(shards / FIRST, 2, b"x", f"{key}.color.jpg")
+    replace_member(shards / SECOND, 0, b"x", f"{key_at(shards, SECOND, 0)}.gray.jpg")
     for name in (FIRST, SECOND):
         trust(shards, name)
     assert verify(shards, quick=True) == 1
     told = capsys.readouterr().out
-    assert f"{key}: its members are color.jpg, gray.jpg, json, not gray.jpg, color.jpg" in told
-    assert ": its members are gray.jpg, gray.jpg, json, not gray.jpg, color.jpg, json" in told
+    assert f"{key}: its members are json, gray.jpg, color.jpg, not color.jpg, gray.jpg" in told
+    assert ": its members are gray.jpg, gray.jpg, json, not color.jpg, gray.jpg, json" in told
+    assert verify(shards) == 1
+    told = capsys.readouterr().out
+    assert ": webdataset cannot read it: " in told
+    assert "duplicate file name in tar file" in told
+
+
+def test_shards_of_the_earlier_writer_are_sound(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_earlier_version(shards)
+    assert verify(shards) == 0
+
+
+def test_what_webdataset_reads_otherwise_is_told(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Zeros end a tar. Our index reads on, as for tars that were joined; webdataset does not.
+    start = index_shard(shards / FIRST).place("color", 2)[0] - 512
+    data = (shards / FIRST).read_bytes()
+    (shards / FIRST).write_bytes(data[:start] + bytes(1024) + data[start:])
+    trust(shards, FIRST)
+    assert verify(shards) == 1
+    told = capsys.readouterr().out
+    assert f"{FIRST} {key_at(shards, FIRST, 2)}: webdataset sees the end of the shard" in told
+    assert told.count(": webdataset ") == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut short", "another's"])
+def test_a_damaged_index_is_told_by_a_quick_look(
+    shards: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    index = shards / "train-000000.index.npz"
+    match damage:
+        case "flipped":
+            flip(index, index.read_bytes().index(b"color.npy") + 150)
+        case "cut short":
+            index.write_bytes(index.read_bytes()[:300])
+        case "another's":
+            shutil.copy(shards / "train-000001.index.npz", index)
+    assert verify(shards, quick=True) == 1
+    assert f"{FIRST}: " in capsys.readouterr().out
 
 
 def test_swapped_shards_are_told(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +225,7 @@ def test_swapped_shards_are_told(shards: Path, capsys: pytest.CaptureFixture[str
 def test_wrong_counts_and_repeated_keys_are_told_by_a_quick_look(
     shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count = len(index_shard(shards / "val-000000.tar").keys)
+    count = index_shard(shards / "val-000000.tar").num_samples
     edit_manifest(shards, lambda s: entry(s, "val-000000.tar").update(num_samples=count + 1))
     shutil.copy(shards / FIRST, shards / SECOND)  # within a split
     shutil.copy(shards / FIRST, shards / "val-000001.tar")  # and in the one cut off from it
@@ -293,3 +333,44 @@ def test_the_exit_status_tells(shards: Path, damage: str, status: int) -> None:
     ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert ended.returncode == status
     assert "Traceback" not in ended.stderr
+
+
+def test_shards_at_a_url_are_verified_and_not_kept(
+    sound: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "cache"
+    with WebServer() as server:
+        server.files = {f"/{name}": data for name, data in contents(sound).items()}
+        options = VerifyShardsOptions(shards=server.url, num_workers=1, shards_cache=str(cache))
+        assert verify_shards(options) == 0
+        assert not list(cache.glob("*.tar"))
+        flip(shards / FIRST, 3000)
+        server.files[f"/{FIRST}"] = (shards / FIRST).read_bytes()
+        del server.files[f"/{SECOND}"]
+        capsys.readouterr()
+        assert verify_shards(options) == 1
+        with pytest.raises(UserError, match="--quick looks at sizes of files"):
+            verify_shards(VerifyShardsOptions(shards=server.url, quick=True))
+    told = capsys.readouterr().out
+    assert "was altered since its manifest was written" in told
+    assert "HTTP status 404" in told
+    assert "2 faults in 2 shards" in told
+
+
+def test_shards_that_others_made_are_verified_by_their_index(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others, out = by_shard_writer(tmp_path / "others"), tmp_path / "out"
+    options = IndexShardsOptions(shards=(str(others),), out=out, min_short_side=40, num_workers=1)
+    index_shards(options)
+    assert verify(out) == 0
+    assert verify(out, quick=True) == 0
+    index = read_index(index_path(out, "train-00000.tar"))
+    flip(others / "00000.tar", index.place("picture", 1)[0])
+    (others / "00001.tar").unlink()
+    capsys.readouterr()
+    assert verify(out) == 1
+    told = capsys.readouterr().out
+    assert "train-00000.tar 000001: its picture cannot be used" in told
+    assert "train-00001.tar: is missing" in told
+    assert "index them again" in told

@@ -1,4 +1,3 @@
-import fcntl
 import os
 import signal
 import subprocess
@@ -7,9 +6,10 @@ import time
 from pathlib import Path
 from random import Random
 
+import psutil
 import pytest
 
-from data_prep.progress import Progress
+from data_prep.ownership import own
 from data_prep.writer import write_splits
 from pix2pix.errors import UserError
 from tests.photographs import colorful, encoded
@@ -113,16 +113,13 @@ def kill(run: subprocess.Popen[bytes], victim: str) -> None:
         os.killpg(run.pid, signal.SIGKILL)
     else:
         workers = workers_of(run) if victim == "worker" else []
-        os.kill(workers[0] if workers else run.pid, signal.SIGKILL)
+        (workers[0] if workers else run).kill()
 
 
-def workers_of(run: subprocess.Popen[bytes]) -> list[int]:
-    children = [
-        child
-        for path in Path(f"/proc/{run.pid}/task").glob("*/children")
-        for child in path.read_text().split()
-    ]
-    return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+def workers_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    found = psutil.process_iter(["ppid", "cmdline"])
+    children = [process for process in found if process.info["ppid"] == run.pid]
+    return [child for child in children if "spawn_main" in " ".join(child.info["cmdline"] or ())]
 
 
 def sidecars(folder: Path) -> set[str]:
@@ -142,12 +139,11 @@ def test_workers_end_with_a_parent_that_is_killed(photos: Path, tmp_path: Path) 
     script.write_text(RUN.replace("0.02", "0.5"))
     run = subprocess.Popen([sys.executable, str(script), photos, out, "2"], env=ENVIRONMENT)
     wait_for(lambda: len(list(out.glob(".train-*.tmp"))) == 2)
+    workers = workers_of(run)
+    assert len(workers) == 2
     run.kill()
     run.wait()
-    with (out / ".lock.workers").open("a") as lock:  # which every worker holds while it lives
-        started = time.monotonic()
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    assert time.monotonic() - started < 2
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
 def test_a_run_killed_before_its_manifest_is_published_by_the_next(
@@ -169,15 +165,13 @@ def test_errors_of_workers_arrive_and_end_the_run(photos: Path, tmp_path: Path) 
     plans = plans_for(photos, tmp_path)
     (tmp_path / "train-000000.tar").mkdir(parents=True)  # a rename onto it must fail
     with pytest.raises(UserError, match=r"cannot write to .*train-000000.tar"):
-        write_splits(plans, 2, Progress("photos"))
+        write_splits(plans, 2)
     assert not (tmp_path / "manifest.json").exists()
 
 
 def test_two_runs_do_not_write_to_one_folder(photos: Path, tmp_path: Path) -> None:
-    with (tmp_path / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another make_shards is writing"):
-            write(plans_for(photos, tmp_path))
+    with own(tmp_path), pytest.raises(UserError, match="another make_shards is writing"):
+        write(plans_for(photos, tmp_path))
     write(plans_for(photos, tmp_path))
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -12,15 +13,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.merge_shards import merge_splits
 from data_prep.photos import FolderSource
-from data_prep.progress import Progress
 from data_prep.shard_file import read_sidecar
 from data_prep.writer import write_splits
+from pix2pix.cli.progress import progress
+from pix2pix.data.index import index_bytes, index_path, index_shard, read_index
 from pix2pix.data.order import permutation
-from pix2pix.data.shards import index_shard, open_split, read_manifest
+from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.errors import UserError
 from tests.photographs import encoded, grayish, write_folder
-from tests.shard_runs import NUM_COLOR, NUM_PHOTOS, contents, plans_for, write
+from tests.shard_runs import (
+    NUM_COLOR,
+    NUM_PHOTOS,
+    as_earlier_version,
+    contents,
+    plans_for,
+    write,
+)
 
 
 def test_every_photograph_is_in_one_shard_or_among_the_rejects(
@@ -48,7 +58,7 @@ def test_every_photograph_is_in_one_shard_or_among_the_rejects(
 def test_shard_i_is_slice_i_of_the_seeded_permutation(clean_run: Path) -> None:
     order = permutation(NUM_PHOTOS, 0, "train")
     for number, shard in enumerate(open_split(clean_run, "train").shards):
-        keys = [int(key) for key in index_shard(clean_run / shard.name).keys]
+        keys = [int(key) for key in index_shard(clean_run / shard.name).names]
         wanted = order[5 * number : 5 * number + 5].tolist()
         assert keys == [index for index in wanted if index in keys]
         assert len(keys) == shard.num_samples <= 5
@@ -65,11 +75,40 @@ def test_the_manifest_says_what_the_shards_are(clean_run: Path) -> None:
         assert shard.sha256 == hashlib.sha256(data).hexdigest()
 
 
+def test_a_finished_folder_holds_an_index_of_each_shard(clean_run: Path) -> None:
+    shards = open_split(clean_run, "train").shards
+    for shard in shards:
+        index = read_index(index_path(clean_run, shard.name))
+        expected = index_shard(clean_run / shard.name, shard.sha256)
+        assert index_bytes(index) == index_bytes(expected)
+    names = {path.name for path in clean_run.iterdir()}
+    made = {shard.name.removesuffix(".tar") for shard in shards}
+    each = {f"{name}{end}" for name in made for end in (".tar", ".json", ".index.npz")}
+    assert names == each | {"manifest.json", "rejected.jsonl"}
+
+
+def test_a_lost_index_is_made_again_with_the_manifest(
+    clean_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_run, out)
+    (out / "train-000001.index.npz").unlink()
+    (out / "manifest.json").unlink()
+    assert write(plans_for(photos, out)) == 0
+    assert contents(out) == contents(clean_run)
+
+
+def test_where_nothing_is_rejected_there_is_no_list_of_rejects(tmp_path: Path) -> None:
+    write(plans_for(write_folder(tmp_path / "photos", 4), tmp_path / "out"))
+    assert "manifest.json" in contents(tmp_path / "out")
+    assert "rejected.jsonl" not in contents(tmp_path / "out")
+
+
 def test_members_carry_no_time_and_no_owner(clean_run: Path) -> None:
     with tarfile.open(clean_run / "train-000000.tar") as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
-    assert [member.name[9:] for member in members[:3]] == [".gray.jpg", ".color.jpg", ".json"]
+    assert [member.name[9:] for member in members[:3]] == [".color.jpg", ".gray.jpg", ".json"]
 
 
 def test_sample_descriptions_name_source_and_sizes(clean_run: Path) -> None:
@@ -92,13 +131,13 @@ def test_plain_webdataset_reads_every_sample(clean_run: Path) -> None:
         assert color.size == gray.size == (60, 48)
         assert np.abs(np.asarray(color.convert("L"), int) - np.asarray(gray, int)).mean() < 1
         keys.append(sample["__key__"])
-    assert keys == [key for url in urls for key in index_shard(Path(url)).keys]
+    assert keys == [key for url in urls for key in index_shard(Path(url)).names]
     assert len(set(keys)) == NUM_COLOR
 
 
 def test_other_seeds_give_other_shards(clean_run: Path, photos: Path, tmp_path: Path) -> None:
     write(plans_for(photos, tmp_path, seed=1))
-    first, second = (index_shard(out / "train-000000.tar").keys for out in (clean_run, tmp_path))
+    first, second = (index_shard(out / "train-000000.tar").names for out in (clean_run, tmp_path))
     assert set(first) != set(second)
 
 
@@ -161,6 +200,41 @@ def test_other_parameters_and_photographs_are_refused(
         write(plans_for(fewer, tmp_path))
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_shards_of_the_earlier_writer_are_kept_whole_or_refused_once(
+    clean_run: Path, photos: Path, tmp_path: Path, finished: bool
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_run, out)
+    as_earlier_version(out)
+    earlier = contents(out)
+    if finished:
+        assert write(plans_for(photos, out)) == 0
+        assert contents(out) == earlier
+        (out / "train-000001.tar").unlink()
+    else:
+        (out / "manifest.json").unlink()
+        with pytest.raises(UserError, match="an earlier version began"):
+            merge_splits(out)
+    with pytest.raises(UserError, match="an earlier version began") as refused:
+        write(plans_for(photos, out))
+    command = str(refused.value).splitlines()[-1]
+    subprocess.run(["sh", "-c", command], check=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    write(plans_for(photos, out))
+    assert contents(out) == contents(clean_run)
+
+
+def test_other_parameters_than_those_of_the_earlier_writer_are_refused(
+    clean_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(clean_run, out)
+    as_earlier_version(out)
+    with pytest.raises(UserError, match=r"seed 0 there, 3 now"):
+        write(plans_for(photos, out, seed=3))
+
+
 def test_a_second_split_joins_the_manifest(clean_run: Path, photos: Path, tmp_path: Path) -> None:
     others = write_folder(tmp_path / "others", 4)
     (others / "gray.png").write_bytes(encoded(grayish(), "PNG"))
@@ -184,7 +258,7 @@ def test_val_fraction_cuts_off_a_disjoint_split(photos: Path, tmp_path: Path) ->
         write(plans, num_workers=2 if name == "again" else 1)
         for split in ("train", "val"):
             shards = open_split(out, split).shards
-            keys[name, split] = {k for s in shards for k in index_shard(out / s.name).keys}
+            keys[name, split] = {k for s in shards for k in index_shard(out / s.name).names}
     assert contents(tmp_path / "once") == contents(tmp_path / "again")
     train, val = keys["once", "train"], keys["once", "val"]
     assert not train & val
@@ -235,9 +309,28 @@ def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     (tmp_path / "photos/b.png").write_bytes(b"")
     for _ in range(2):
         with pytest.raises(UserError, match=r"no photograph is left.*1 empty_file, 1 near_gray"):
-            write_splits(plans_for(tmp_path / "photos", tmp_path / "out"), 1, Progress("photos"))
+            write_splits(plans_for(tmp_path / "photos", tmp_path / "out"), 1)
     assert not (tmp_path / "out/manifest.json").exists()
     assert len((tmp_path / "out/rejected.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_progress_counts_every_photograph_and_begins_at_those_done(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    bars = []
+
+    def watched(*arguments, **named):
+        bars.append(progress(*arguments, **named))
+        return bars[-1]
+
+    monkeypatch.setattr("data_prep.writer.progress", watched)
+    write(plans_for(photos, tmp_path), num_workers)
+    for name in ("manifest.json", "train-000000.json"):
+        (tmp_path / name).unlink()
+    write(plans_for(photos, tmp_path), num_workers)
+    assert [bar.n for bar in bars] == [bar.total for bar in bars] == [NUM_PHOTOS] * 2
+    assert [bar.initial for bar in bars] == [0, NUM_PHOTOS - 5]
 
 
 def test_an_unreadable_photograph_is_counted(tmp_path: Path) -> None:
@@ -278,4 +371,4 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_done(
 def test_a_place_that_cannot_be_written_to_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=r"cannot write to .*file"):
-        write_splits(plans_for(photos, tmp_path / "file"), 1, Progress("photos"))
+        write_splits(plans_for(photos, tmp_path / "file"), 1)

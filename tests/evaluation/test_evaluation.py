@@ -2,14 +2,15 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
+from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
 from pix2pix.evaluation.baselines import leave_gray
-from pix2pix.evaluation.evaluation import METRICS, evaluate, evaluation_mode
+from pix2pix.evaluation.evaluation import METRICS, Scores, evaluate, evaluation_mode
 from pix2pix.evaluation.metrics import photo_metrics
 from pix2pix.evaluation.report import report_table, write_report
 from pix2pix.evaluation.run_evaluation import measure_run
@@ -27,7 +28,7 @@ def run(tiny_shards, tmp_path_factory):
 
 def report_of(run, shards, split="val", batch_size=2):
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    return measure_run(run, shards, split, distributed, batch_size, num_workers=0).report
+    return measure_run(run, [str(shards)], split, distributed, batch_size, num_workers=0).report
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
@@ -44,7 +45,7 @@ def test_any_number_of_ranks_gives_the_report_of_one(run, tiny_shards, world_siz
 def direct_gray_means(shards):
     from pix2pix.data.batches import EvaluationBatches, resize
 
-    reader = ShardReader(shards, open_split(shards, "val"))
+    reader = ShardReader(open_data([str(shards)], "val", 64), 64)
     batch = EvaluationBatches(reader, 0, 1, 7)[0]
     gray, color = resize(batch.gray, 64), resize(batch.color, 64)
     values = photo_metrics(leave_gray(gray), color.float() / 255)
@@ -61,7 +62,7 @@ def test_means_are_over_photographs_whatever_the_batch_size(tiny_shards):
 
 def gray_means(shards, batch_size):
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    reader = ShardReader(shards, open_split(shards, "val"))
+    reader = ShardReader(open_data([str(shards)], "val", 64), 64)
     return evaluate({"gray": leave_gray}, reader, 64, distributed, batch_size, 0)["gray"]
 
 
@@ -103,7 +104,7 @@ def test_a_broken_sample_is_the_same_error_on_every_rank(run, tiny_shards, tmp_p
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("split", "no split 'test'"), ("run", "no run directory"), ("checkpoint", "no checkpoint")],
+    [("split", "no split 'test'"), ("run", "not a run directory"), ("checkpoint", "no checkpoint")],
 )
 def test_what_can_not_be_evaluated_is_a_clear_error(run, tiny_shards, tmp_path, kind, words):
     empty = shutil.copytree(run, tmp_path / "run")
@@ -130,3 +131,16 @@ def test_evaluation_mode_gives_the_mode_back():
     with pytest.raises(ZeroDivisionError), evaluation_mode(dropout):
         1 / 0  # noqa: B018
     assert dropout.training
+
+
+def test_joined_rows_are_in_the_order_of_the_photographs():
+    tables = []
+    for positions in ([4, 0], [], [2]):  # of three ranks
+        rows = np.array(positions, dtype=np.int64)
+        columns = {"run/psnr": rows / 2, "truth/features": np.stack([rows, -rows], axis=1)}
+        tables.append(Scores(rows, columns))
+    joined = Scores.join(tables)
+    assert joined.positions.tolist() == [0, 2, 4]
+    assert joined.columns["run/psnr"].tolist() == [0, 1, 2]
+    assert joined.of("truth")["features"].tolist() == [[0, 0], [2, -2], [4, -4]]
+    assert list(joined.of("run")) == ["psnr"]

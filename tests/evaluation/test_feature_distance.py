@@ -8,7 +8,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from pix2pix.evaluation.feature_distance import frechet_distance, kernel_distance
+from pix2pix.evaluation.features import frechet_distance, kernel_distance
 
 
 def features(num_pictures: int, size: int = 24, shift: float = 0.0) -> np.ndarray:

@@ -57,16 +57,18 @@ def test_ssim_agrees_with_skimage(photographs):
         )
         for a, b in zip(*photographs, strict=True)
     ]
-    assert metrics.ssim(*photographs).tolist() == pytest.approx(expected, abs=1e-9)
+    rgb, truth = (image.double() for image in photographs)
+    assert metrics.ssim(rgb, truth).tolist() == pytest.approx(expected, abs=1e-9)
 
 
 def test_chroma_error_agrees_with_skimage_and_ignores_lightness(photographs):
     rgb, truth = (image.double() for image in photographs)
     a, b = (torch.from_numpy(rgb2lab(image.movedim(1, -1).numpy())) for image in (rgb, truth))
     expected = (a - b)[..., 1:].norm(dim=-1).mean(dim=(1, 2))
-    assert metrics.chroma_error(rgb, truth).tolist() == pytest.approx(expected.tolist(), abs=1e-2)
-    grays = torch.rand(1, 1, 4, 4).expand(1, 3, 4, 4)
-    assert metrics.chroma_error(grays, 1 - grays).item() == pytest.approx(0, abs=1e-2)
+    labs = rgb_to_lab(rgb), rgb_to_lab(truth)
+    assert metrics.chroma_error(*labs).tolist() == pytest.approx(expected.tolist(), abs=1e-2)
+    darker = labs[0] * torch.tensor([0.5, 1, 1]).view(1, 3, 1, 1)
+    assert metrics.chroma_error(labs[0], darker).tolist() == [0, 0]
 
 
 def test_colorfulness_by_hand():
@@ -127,9 +129,26 @@ def test_a_photographs_metrics_do_not_depend_on_its_batch(photographs):
         torch.testing.assert_close(values[1:], alone[name], rtol=1e-12, atol=1e-12)
 
 
-def test_detailed_metrics_are_the_basic_ones_and_those_that_skimage_and_numpy_give(photographs):
+def test_colorings_of_one_photograph_are_measured_beside_it_as_each_alone(photographs):
+    rgb, truth = photographs
+    beside = metrics.photo_metrics(rgb, truth[:1])
+    for row in range(2):
+        alone = metrics.photo_metrics(rgb[row : row + 1], truth[:1])
+        for name, values in beside.items():
+            torch.testing.assert_close(values[row : row + 1], alone[name], rtol=1e-12, atol=1e-12)
+
+
+def test_single_precision_is_as_good_as_double(photographs):
     rgb, truth = (metrics.quantize(image) for image in photographs)
-    values = metrics.detailed_metrics(*photographs)
+    single = metrics.photo_metrics(rgb, truth)
+    double = metrics.photo_metrics(rgb.double(), truth.double())
+    for name, values in single.items():
+        torch.testing.assert_close(values, double[name], rtol=1e-5, atol=1e-6)
+
+
+def test_detailed_metrics_are_the_basic_ones_and_those_that_skimage_and_numpy_give(photographs):
+    rgb, truth = (metrics.quantize(image.double()) for image in photographs)
+    values = metrics.detailed_metrics(rgb, truth, rgb_to_lab(rgb), rgb_to_lab(truth))
     for name, basic in metrics.photo_metrics(rgb, truth).items():
         assert torch.equal(values[name], basic)
     lab, lab_truth = (rgb2lab(image.movedim(1, -1).numpy()) for image in (rgb, truth))

@@ -1,5 +1,5 @@
-"""Promises of a run's evaluation: the same report for any number of ranks and after a stop, and
-figures that are those of the photographs one by one.
+"""Promises of a run's evaluation: the same report for any number of ranks, and figures that are
+those of the photographs one by one.
 """
 
 import csv
@@ -13,13 +13,12 @@ from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pix2pix.data.batches import EvaluationBatches, resize
+from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
-from pix2pix.data.shards import open_split
 from pix2pix.errors import UserError
-from pix2pix.evaluation import run_evaluation, scores
+from pix2pix.evaluation import run_evaluation
 from pix2pix.evaluation.baselines import mean_ab, paint_one_color, paint_true_chroma
-from pix2pix.evaluation.feature_distance import frechet_distance, kernel_distance
-from pix2pix.evaluation.feature_networks import FeatureNetworks
+from pix2pix.evaluation.features import FeatureNetworks, frechet_distance, kernel_distance
 from pix2pix.evaluation.metrics import chroma_histogram, hellinger, quantize
 from pix2pix.evaluation.report import EvaluateOptions, make_report
 from pix2pix.evaluation.run_evaluation import measure_run
@@ -49,7 +48,7 @@ def stand_in(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(run, tiny_shards, stand_in):
-    """Report and scores of the train split, by one process that nobody interrupts."""
+    """Report and scores of the train split, by one process."""
     return run_ranks(measured, 1, run, tiny_shards, stand_in)[0]
 
 
@@ -67,41 +66,13 @@ def stand_in_networks(path):
     )
 
 
-def measured(run, shards, stand_in, out=None, stop_after=None, split="train"):
-    """Report and scores; stop_after: this many batches, as Ctrl-C would."""
+def measured(run, shards, stand_in, split="train"):
+    """Report and scores."""
     run_evaluation.load_networks = lambda *args: stand_in_networks(stand_in)
-    if stop_after is not None:
-        scores.ScoreStore.add = interrupted_after(stop_after, scores.ScoreStore.add)
     distributed = Distributed(timeout_minutes=1, num_threads=1)
-    try:
-        metrics = ("fid", "kid", "lpips")
-        found = measure_run(run, shards, split, distributed, 2, 0, metrics, None, out)
-    except KeyboardInterrupt:
-        return None
+    metrics = ("fid", "kid", "lpips")
+    found = measure_run(run, [str(shards)], split, distributed, 2, 0, metrics, None)
     return found.report, found.scores
-
-
-def resumed(*args):
-    """As `measured`, and which photographs this rank has measured."""
-    positions, add = [], scores.ScoreStore.add
-
-    def noting(store, rows):
-        positions.extend(rows.positions.tolist())
-        add(store, rows)
-
-    scores.ScoreStore.add = noting
-    return *measured(*args), positions
-
-
-def interrupted_after(count, add):
-    def limited(store, rows):
-        nonlocal count
-        add(store, rows)
-        count -= 1
-        if count == 0:
-            raise KeyboardInterrupt
-
-    return limited
 
 
 def assert_same(report, expected):
@@ -136,37 +107,9 @@ def test_set_figures_are_those_of_the_gathered_features(alone):
     assert report["true_chroma"]["lpips"] < report["gray"]["lpips"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 1)])
-def test_an_interrupted_evaluation_goes_on_with_what_it_has(
-    run, tiny_shards, stand_in, alone, tmp_path, before, after
-):
-    out = tmp_path / "report.json"
-    whole, _ = alone
-    assert run_ranks(measured, before, run, tiny_shards, stand_in, out, 3) == [None] * before
-    kept = {p for path in tmp_path.glob(".report.json.partial/*/*.npz") for p in mark(path)}
-    assert len(kept) == 3 * 2 * before
-    ranks = run_ranks(resumed, after, run, tiny_shards, stand_in, out)
-    report, table, _ = ranks[0]
-    marked = table.columns["colorized/ssim"] == 7
-    assert set(marked.nonzero()[0].tolist()) == kept  # taken …
-    again = [position for _, _, positions in ranks for position in positions]
-    assert sorted(again) == sorted(set(range(24)) - kept)  # … and not measured again
-    assert report["psnr"] == pytest.approx(whole["psnr"], rel=1e-6)
-    assert report["gray"]["fid"] == pytest.approx(whole["gray"]["fid"], rel=1e-6)
-
-
-def mark(path):
-    """Give the rows of a file a value that nothing measures; returns their positions."""
-    with np.load(path) as arrays:
-        columns = dict(arrays)
-    columns["colorized/ssim"][:] = 7
-    np.savez(path, **columns)
-    return columns["position"].tolist()
-
-
 def direct_figures(shards):
     """Of the val split: PSNR of the baselines, and how far gray is in chroma from the truth."""
-    reader = ShardReader(shards, open_split(shards, "val"))
+    reader = ShardReader(open_data([str(shards)], "val", 64), 64)
     batch = EvaluationBatches(reader, 0, 1, 7)[0]
     gray, color = resize(batch.gray, 64), resize(batch.color, 64)
     ab = mean_ab(color).mean(dim=0).tolist()
@@ -186,7 +129,7 @@ def direct_figures(shards):
 
 
 def test_baselines_are_what_they_say(run, tiny_shards, stand_in):
-    report, _ = run_ranks(measured, 1, run, tiny_shards, stand_in, None, None, "val")[0]
+    report, _ = run_ranks(measured, 1, run, tiny_shards, stand_in, "val")[0]
     psnr, distance, ab = run_ranks(direct_figures, 1, tiny_shards)[0]
     for name, value in psnr.items():
         assert report[name]["psnr"] == pytest.approx(value, rel=1e-5)
@@ -219,7 +162,7 @@ def report_of(options):
 def options_for(run, shards, folder, **changes):
     values = {"csv": folder / "table.csv", "sheet": folder / "sheet.png"} | changes
     return EvaluateOptions(
-        run_dir=run, shards=shards, out=folder / "report.json", num_workers=0, **values
+        run_dir=run, shards=(str(shards),), out=folder / "report.json", num_workers=0, **values
     )
 
 
@@ -230,7 +173,7 @@ def test_every_output_is_written_and_nothing_else_is_left(run, tiny_shards, tmp_
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == report["num_samples"] == 7
-    reader = ShardReader(tiny_shards, open_split(tiny_shards, "val"))
+    reader = ShardReader(open_data([str(tiny_shards)], "val", 64), 64)
     assert [row["key"] for row in rows] == list(EvaluationBatches(reader, 0, 1, 7)[0].keys)
     assert sorted(row["source"] for row in rows)[0].endswith("photo 001.jpg")
     assert len({row["source"] for row in rows}) == 7

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pix2pix.evaluation.scores import Scores
+from pix2pix.evaluation.evaluation import Scores
 from pix2pix.evaluation.sheet import (
     GAP,
     GROUP_WIDTH,

@@ -25,8 +25,8 @@ from pix2pix.export import export as export_module
 from pix2pix.export.card import recipe
 from pix2pix.export.export import export, generator_of
 from pix2pix.export.generator import Generator
-from pix2pix.run.checkpoint import newest_checkpoint
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.run.weights import newest_checkpoint
 from tests.photographs import colorful
 from tests.ranks import run_ranks
 from tests.small_training import fit, tensor_digests, tiny_config
@@ -124,7 +124,7 @@ def test_the_card_tells_what_made_it(trained_run, exported):
 def test_the_card_tells_no_path_of_the_machine(trained_run, exported):
     config = RunDirectory(trained_run).read_config()
     for text in contents(exported).values():
-        for path in (config.shards, trained_run, Path.cwd(), exported.parent):
+        for path in (*config.shards, trained_run, Path.cwd(), exported.parent):
             assert os.fsencode(path) not in text
 
 
@@ -151,7 +151,7 @@ def test_the_example_of_the_card_works(exported, tmp_path, monkeypatch):
 def test_a_card_without_license_evaluation_or_shards_says_so(trained_run, tmp_path):
     run_dir = Path(shutil.copytree(trained_run, tmp_path / "run"))
     text = (run_dir / "config.json").read_text()
-    shards = str(RunDirectory(run_dir).read_config().shards)
+    (shards,) = RunDirectory(run_dir).read_config().shards
     (run_dir / "config.json").write_text(text.replace(shards, str(tmp_path / "gone")))
     (run_dir / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 4, "evalu')
     export(run_dir, tmp_path / "model")
@@ -194,7 +194,7 @@ def test_an_empty_folder_is_filled_and_another_is_left_alone(trained_run, export
     (tmp_path / "other" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds other files; choose another --out"):
         export(trained_run, tmp_path / "other")
-    with pytest.raises(UserError, match="is a file; --out is the folder to make"):
+    with pytest.raises(UserError, match="is a file; --out is the folder to create"):
         export(trained_run, tmp_path / "other" / "letter.txt")
     assert contents(tmp_path / "other") == {"letter.txt": b"dear"}
 
@@ -242,14 +242,14 @@ def test_the_scripts_export_with_onnx_and_color_with_that(
     colorful(50, 40).save(tmp_path / "old.jpg")
     arguments = ("--run_dir", out, "--photos", tmp_path / "old.jpg", "--out", colored)
     assert run_script(monkeypatch, "colorize.py", *arguments) == 0
-    assert [path.name for path in colored.iterdir()] == ["old.jpg"]
+    assert [path.name for path in colored.glob("[!.]*")] == ["old.jpg"]
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("absent", "is no run directory"),
-        ("model", "config.json is damaged, or no run's"),
+        ("absent", "is not a run directory"),
+        ("model", "config.json is damaged, or not from a run"),
     ],
 )
 def test_what_is_no_run_is_one_error(exported, tmp_path, source, words):

@@ -239,6 +239,6 @@ def test_what_is_neither_folder_nor_model_is_told_so(
 
 
 def test_a_file_is_no_folder(saved, hub):
-    with pytest.raises(UserError, match="is a file; give the folder that it lies in"):
+    with pytest.raises(UserError, match="is a file; give the folder that contains it"):
         Generator.from_pretrained(saved / "model.safetensors")
     assert hub.asked == []

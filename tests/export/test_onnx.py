@@ -70,12 +70,12 @@ def test_another_painting_is_refused(tmp_path, monkeypatch):
         return program
 
     monkeypatch.setattr(torch.onnx, "export", export_another)
-    with pytest.raises(UserError, match=r"model.onnx paints other colors than the network \(by"):
+    with pytest.raises(UserError, match=r"model.onnx gives other colors than the network \(by"):
         write_onnx(generator, tmp_path / "model.onnx")
 
 
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch):
     require_onnx()
     monkeypatch.setattr(onnx_model, "PACKAGES", ("onnx", "absent_package"))
-    with pytest.raises(UserError, match=r"ONNX needs absent_package, .* install 'pix2pix\[onnx\]'"):
+    with pytest.raises(UserError, match=r"ONNX needs absent_package, .* install -e '\.\[onnx\]'"):
         require_onnx()

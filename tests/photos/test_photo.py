@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pix2pix.photos import photo as photo_module
+from pix2pix.photos.eight_bits import to_8_bits
 from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_photo, open_reduced
 from tests.photographs import colorful, encoded, grayish
 
@@ -54,7 +55,7 @@ def test_32_bit_gray_that_holds_16_bits_is_scaled_by_those() -> None:
 def test_12_bit_gray_is_scaled_by_the_depth_that_the_file_names() -> None:
     photo = Image.open(io.BytesIO(encoded(Image.fromarray(RAMP_16 >> 4), "TIFF")))
     photo.tag_v2[258] = (12,)  # Pillow reads such files, and cannot write one
-    opened = photo_module._to_8_bits(photo)
+    opened = to_8_bits(photo)
     assert np.abs(pixels(opened) - RAMP_8).max() <= 1
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from pix2pix.errors import UserError
 from pix2pix.run import checkpoint_files as files
-from pix2pix.run.checkpoint import load_generator, newest_checkpoint
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.run.state import EMA_NAME
+from pix2pix.run.weights import load_generator, newest_checkpoint
 from pix2pix.training.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
@@ -104,12 +105,6 @@ def make_unreadable(checkpoint: Path) -> None:
     files.publish(checkpoint.rename(checkpoint.with_name(".aside")), checkpoint, facts, sums)
 
 
-def make_older(checkpoint: Path) -> None:
-    """A checkpoint as earlier versions wrote it: sizes, but no checksums."""
-    sizes = {path.name: path.stat().st_size for path in checkpoint.glob("*.distcp")}
-    (checkpoint / "state.json").write_text(json.dumps({"step": 4, "bytes": sizes}))
-
-
 def give_to_another_training(checkpoint: Path) -> None:
     facts = files.read_facts(checkpoint) | {"config_hash": "0" * 16}
     sums = facts.pop("files")
@@ -172,12 +167,6 @@ def test_it_goes_back_as_far_as_it_must_and_names_each(saved, tiny_shards, tmp_p
     ignored = [line.split()[1] for line in output.splitlines() if line.startswith("ignoring")]
     assert ignored == ["step_000000009:", "step_000000008:", "step_000000007:"]
     assert "going on from step 4" in output
-
-
-def test_a_checkpoint_of_an_earlier_version_still_loads(saved, tiny_shards, tmp_path):
-    run = copy_of(saved, tmp_path)
-    make_older(run / "checkpoints/step_000000004")
-    assert run_ranks(restored_digests, 2, tiny_config(tiny_shards, run))[1] == (4, saved[1])
 
 
 def test_a_damaged_checkpoint_is_told_and_does_not_stand_in_the_way_of_its_step(
@@ -304,6 +293,6 @@ def generator_digests(run):
 def test_coloring_gets_the_averaged_generator(saved):
     digests, image_size, step = run_ranks(generator_digests, 1, saved[0])[0]
     assert (image_size, step) == (64, 4)
-    prefix = "state.ema_generator."
+    prefix = f"state.{EMA_NAME}."
     averaged = {n.removeprefix(prefix): d for n, d in saved[1].items() if n.startswith(prefix)}
     assert digests == averaged

@@ -1,6 +1,5 @@
 """Promises of checkpoints on disk: damage is told, and the last good one stays."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -86,15 +85,6 @@ def test_no_flipped_bit_of_the_state_file_changes_what_it_says(tmp_path):
 def test_a_checkpoint_of_another_training_is_told(tmp_path):
     stranger = write_checkpoint(tmp_path, 4, config_hash="fedcba9876543210")
     assert files.verify(stranger, OURS) == "it belongs to another training"
-
-
-def test_one_of_an_earlier_version_with_sizes_only_still_counts(tmp_path):
-    final = write_checkpoint(tmp_path, 4)
-    sizes = {path.name: path.stat().st_size for path in final.glob("*.distcp")}
-    (final / "state.json").write_text(json.dumps({"step": 4, "bytes": sizes}))
-    assert files.verify(final, OURS) is None
-    cut(final / "__0_0.distcp", 5)
-    assert files.verify(final, OURS) == "__0_0.distcp is 5 bytes short"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

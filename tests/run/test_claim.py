@@ -214,15 +214,15 @@ def test_a_starter_that_was_slow_leaves_the_claim_of_one_that_was_faster(
 ):
     leave_claim(tmp_path / "run", process_start=0)
     faster = []
-    is_dead = writer_claim._OtherClaim.is_dead
+    life_of = writer_claim._OtherClaim.life
 
-    def is_dead_and_the_other_is_faster(other):
-        dead = is_dead(other)
-        if dead and not faster:
+    def life_and_the_other_is_faster(other):
+        life = life_of(other)
+        if life is writer_claim.Life.DEAD and not faster:
             faster.append(claimed(starter))
-        return dead
+        return life
 
-    monkeypatch.setattr(writer_claim._OtherClaim, "is_dead", is_dead_and_the_other_is_faster)
+    monkeypatch.setattr(writer_claim._OtherClaim, "life", life_and_the_other_is_faster)
     with pytest.raises(UserError, match="is being trained by") as refused:
         acquire(tmp_path / "run")
     assert f"process {faster[0].pid})" in str(refused.value)

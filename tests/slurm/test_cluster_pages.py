@@ -16,21 +16,24 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 SECONDS = 120
 
-# Two nodes with two pretended GPUs each, and networks that learn nothing in little time.
+# Two nodes with two ranks each, without the GPUs, and networks that learn nothing in little time.
+RANKS = {"gpus_per_node": 0, "tasks_per_node": 2, "cpus_per_task": 1}
+TRAIN = {
+    "nodes": 2,
+    **RANKS,
+    "image_size": 64,
+    "generator_width": 4,
+    "discriminator_width": 4,
+    "global_batch": 4,
+    "epochs": 1,
+    "warmup_steps": 1,
+    "num_workers": 0,
+}
 SMALLER = {
     "submit shards": {"parts": 2, "cpus_per_task": 1, "short_side": 72, "min_short_side": 72},
-    "submit train": {
-        "nodes": 2,
-        "gpus_per_node": 2,
-        "image_size": 64,
-        "generator_width": 4,
-        "discriminator_width": 4,
-        "global_batch": 4,
-        "epochs": 1,
-        "warmup_steps": 1,
-        "num_workers": 0,
-    },
-    "submit evaluate": {"gpus_per_node": 2},
+    "submit train": TRAIN,
+    "submit sweep": TRAIN | {"grid": "l1_weight=50", "nodes": 1},
+    "submit evaluate": RANKS,
 }
 PRESETS = "\n".join(f"{name}:\n  partition: main\n  cpus_per_task: 1" for name in ("cpu", "h100"))
 
@@ -52,7 +55,8 @@ def is_idle(cluster) -> bool:
         ("README.md", ["shards/manifest.json", "runs/large/checkpoints"]),
         (
             "cluster.md",
-            ["shards/manifest.json", "report.json"]
+            ["shards/manifest.json", "report.json", "runs/sweep/sweep.png"]
+            + [f"runs/sweep/l1_weight=50,seed={seed}/checkpoints" for seed in (0, 1)]
             + [f"runs/coco-{gpus}/checkpoints" for gpus in (8, 32, 256)],
         ),
     ],

@@ -1,86 +1,37 @@
 """Promises on a real SLURM: submitted trainings arrive, whatever happens to them on the way."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from submitit.core.utils import DelayedSubmission
 
+from data_prep.make_shards import MakeShardsOptions, make_shards
+from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.evaluation.evaluation import METRICS
-from slurm.local.cluster import LocalCluster
-from slurm.records import Records
-from slurm.scheduler import job_state
+from pix2pix.evaluation.report import EvaluateOptions
+from slurm.job import EvaluateJob
+from slurm.scheduler import job_fields
+from slurm.shards_job import MergeJob, PartJob
 from tests.photographs import write_folder
 from tests.ranks import run_ranks
+from tests.slurm.jobs import (
+    LONG,
+    SECONDS,
+    go_on,
+    records_of,
+    run,
+    submit,
+    wait_for_state,
+    wait_for_steps,
+)
 from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
 from tests.training.test_launcher import ENVIRONMENT, ROOT, logged_steps, wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
-
-LONG = 3000  # steps: more than any test has time for
-SECONDS = 120
-SETTLE_SECONDS = 4  # for messages about the last start, which would end the next: why SLURM waits
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    return tmp_path / "a run"  # with a space, as people have them
-
-
-def records_of(run_dir: Path) -> Records:
-    return Records(run_dir / "slurm")
-
-
-def flags_of(config) -> list[str]:
-    given = {name: value for name, value in config.to_json().items() if value is not None}
-    return [f"--{name}={value}" for name, value in given.items()]
-
-
-def run(*command: str) -> str:
-    """What a Python command of ours prints, on the cluster of this test."""
-    environment = ENVIRONMENT | {"SLURM_CONF": os.environ["SLURM_CONF"]}
-    ended = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
-
-
-def submit(config, *cluster: str) -> str:
-    """The id of the queued job; `cluster` says on what.
-
-    A core each, as ranks in tests have: with another number of threads, sums differ in last bits.
-    """
-    command = ("slurm.submit", "train", "--cpus_per_task=1", *cluster)
-    told = run("-m", *command, *flags_of(config))
-    return re.search(r"job (\d+) is queued", told)[1]
-
-
-def wait_for_state(job: str, *states: str) -> None:
-    def is_there() -> bool:
-        return job_state(job)[0] in states
-
-    wait_for(is_there, SECONDS)
-
-
-def wait_for_steps(run_dir: Path, number: int) -> None:
-    wait_for(lambda: logged_steps(run_dir)[-1:] >= [number], SECONDS)
-
-
-def go_on(cluster: LocalCluster, job: str) -> None:
-    """Start the requeued job soon, not in two minutes."""
-    wait_for(lambda: job_state(job) == ("PENDING", "BeginTime"), SECONDS)
-    time.sleep(SETTLE_SECONDS)
-    cluster.skip_requeue_wait(job)
 
 
 def log_of(run_dir: Path, job: str) -> str:
@@ -155,7 +106,7 @@ def test_a_cancelled_training_saves_and_stays_away(cluster, tiny_shards, run_dir
     wait_for_state(job, "CANCELLED")
     (ended,) = records_of(run_dir).read("ended")
     assert (run_dir / "checkpoints" / f"step_{ended['step']:09d}").exists()
-    assert "not requeued: it is cancelled" in log_of(run_dir, job)
+    assert "not requeued: it is canceled" in log_of(run_dir, job)
 
 
 def test_a_lost_node_requeues_and_goes_on_from_the_last_checkpoint(cluster, tiny_shards, run_dir):
@@ -171,6 +122,37 @@ def test_a_lost_node_requeues_and_goes_on_from_the_last_checkpoint(cluster, tiny
     assert step >= 2
     assert step % 2 == 0
     wait_for_steps(run_dir, step + 2)
+
+
+# On one node, after the first steps, every read of a shard fails.
+FAILING_DISK = """
+import errno, os
+if os.environ.get("SLURMD_NODENAME") == "n2" and "SLURM_PROCID" in os.environ:
+    from pix2pix.system import reading
+    reading.PATIENCE_SECONDS = 1
+    pread, reads = os.pread, []
+    def failing(*arguments):
+        reads.append(arguments)
+        if len(reads) >= 300:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(*arguments)
+    os.pread = failing
+"""
+
+
+def test_a_disk_that_fails_on_one_node_requeues_without_that_node(
+    cluster, tiny_shards, run_dir, tmp_path
+):
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "sitecustomize.py").write_text(FAILING_DISK)
+    config = tiny_config(tiny_shards, run_dir, total_steps=LONG, num_workers=0)
+    job = submit(config, "--nodes=2", f"--setup=export PYTHONPATH={trap}")
+    wait_for(lambda: records_of(run_dir).read("requeued"), SECONDS)
+    (requeued,) = records_of(run_dir).read("requeued")
+    assert requeued["step"] > 0
+    assert "and a disk failed, without n2, where it failed alone" in log_of(run_dir, job)
+    wait_for(lambda: job_fields(job)["ExcNodeList"] == "n2", SECONDS)
 
 
 def test_a_controller_that_restarts_is_not_noticed(cluster, tiny_shards, run_dir):
@@ -222,22 +204,6 @@ def test_a_rank_that_fails_ends_the_job_at_once_and_is_told(
     assert records_of(run_dir).read("requeued") == []
 
 
-def test_a_submission_from_inside_a_job_knows_nothing_of_it(cluster, tiny_shards, run_dir):
-    config = tiny_config(tiny_shards, run_dir)
-    command = [sys.executable, "-m", "slurm.submit", "train", "--nodes=2", *flags_of(config)]
-    script = run_dir.parent / "outer.sh"
-    quoted = " ".join(f"'{word}'" for word in command)
-    log = run_dir.parent / "outer.log"
-    script.write_text(f"#!/bin/bash\ncd {ROOT}\nexport PYTHONPATH=.\nsrun -n1 {quoted}\n")
-    outer = ["--nodes=1", "--ntasks=3", "--mem=100", f"--output={log}"]
-    cluster.run("sbatch", *outer, str(script))
-    wait_for(lambda: "is queued" in (log.read_text() if log.exists() else ""), SECONDS)
-    inner = re.search(r"job (\d+) is queued", log.read_text())[1]
-    wait_for_state(inner, "COMPLETED")
-    (started,) = records_of(run_dir).read("started")
-    assert (started["nodes"], started["ranks"], started["restarts"]) == (2, 2, 0)
-
-
 def test_a_run_directory_has_one_job_at_a_time(cluster, tiny_shards, run_dir):
     config = tiny_config(tiny_shards, run_dir)
     job = submit(config, "--sbatch=hold")
@@ -248,19 +214,57 @@ def test_a_run_directory_has_one_job_at_a_time(cluster, tiny_shards, run_dir):
     assert submit(config, "--sbatch=hold") != job
 
 
-def test_an_array_of_machines_makes_the_shards_of_one(cluster, tmp_path):
-    photos = write_folder(tmp_path / "photos", 23, width=90, height=72)
-    flags = [f"--photos={photos}", "--split=train", "--short_side=72", "--samples_per_shard=4"]
-    one, many = tmp_path / "one", tmp_path / "many"
-    run("-m", "data_prep.make_shards", *flags, f"--out={one}")
-    told = run("-m", "slurm.submit", "shards", "--parts=3", *flags, f"--out={many}")
-    merge = re.search(r"\(3 parts\) and (\d+) \(the merge\) are queued", told)[1]
-    wait_for_state(merge, "COMPLETED")
-    files, theirs = (
-        {path.name: path.read_bytes() for path in folder.glob("[!.]*")} for folder in (one, many)
+TOLD_THAT_TIME_IS_OVER = """
+import os, signal
+from slurm import snapshot
+snapshot.check_snapshot = lambda path: os.kill(os.getpid(), signal.SIGUSR2)
+"""
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "part", "merge"])
+def test_a_warning_of_slurm_ends_no_job_that_has_no_time_limit(
+    kind, tiny_shards, trained_run, tmp_path
+):
+    """submitit's handler multiplies the limit, which is None. Its own process, without SLURM."""
+    folder, shards = tmp_path / "jobs", tmp_path / "shards"
+    parts = MakeShardsOptions(
+        photos=write_folder(tmp_path / "photos", 4, width=90, height=72),
+        out=shards,
+        split="train",
+        short_side=72,
+        num_workers=1,
+        part="1/1",
     )
-    assert theirs == files
-    assert "manifest.json" in files
+    evaluation = EvaluateOptions(
+        run_dir=trained_run, shards=(str(tiny_shards),), out=tmp_path / "report.json"
+    )
+    if kind == "merge":
+        make_shards(parts)
+    jobs = {
+        "evaluate": EvaluateJob(evaluation, folder),
+        "part": PartJob(parts, folder),
+        "merge": MergeJob(MergeShardsOptions(shards=shards), folder),
+    }
+    folder.mkdir()
+    submission = DelayedSubmission(jobs[kind])
+    submission.set_timeout(None, 3)
+    submission.dump(folder / "7_submitted.pkl")
+    (tmp_path / "trap").mkdir()
+    (tmp_path / "trap" / "sitecustomize.py").write_text(TOLD_THAT_TIME_IS_OVER)
+    local = {"JOB_ID": 7, "NTASKS": 1, "GLOBALID": 0, "LOCALID": 0}
+    ended = subprocess.run(
+        [sys.executable, "-m", "submitit.core._submit", folder],
+        cwd=ROOT,
+        env=ENVIRONMENT
+        | {f"SUBMITIT_LOCAL_{name}": str(value) for name, value in local.items()}
+        | {"SUBMITIT_EXECUTOR": "local", "PYTHONPATH": f"{tmp_path / 'trap'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "SIGUSR2: going on as long as SLURM permits" in ended.stdout
+    made = {"evaluate": "report.json", "part": "shards/train-000000.tar"}
+    assert (tmp_path / made.get(kind, "shards/manifest.json")).exists()
 
 
 def test_two_nodes_evaluate_to_the_report_of_one_process(cluster, tiny_shards, run_dir):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pix2pix.errors import UserError
@@ -148,7 +149,9 @@ def test_two_clusters_run_side_by_side_and_one_that_stops_leaves_no_process(clus
     other.start(num_nodes=1, gpus_per_node=0)
     try:
         assert other.run("sinfo", "--noheader", "--format=%D %G").splitlines()[0] == "1 (null)"
-        assert cluster.run("sinfo", "--noheader", "--format=%D %G").splitlines()[0] == "2 gpu:2"
+        assert (
+            cluster.run("sinfo", "--noheader", "--format=%D %G").splitlines()[0] == "2 gpu:a100:2"
+        )
         with pytest.raises(UserError, match="runs already"):
             other.start()
         submit(other, "sleep 300")
@@ -163,8 +166,9 @@ def test_two_clusters_run_side_by_side_and_one_that_stops_leaves_no_process(clus
 
 def running_programs(folder: Path) -> str:
     """Command lines that name a folder."""
-    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
-    return b"\n".join(line for line in lines if os.fsencode(folder) in line).decode()
+    processes = psutil.process_iter(["cmdline"])
+    lines = (" ".join(process.info["cmdline"] or ()) for process in processes)
+    return "\n".join(line for line in lines if str(folder) in line)
 
 
 START_AND_WAIT = """

@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[2]
 def test_a_snapshot_holds_every_source_file_and_nothing_else(tmp_path):
     snapshot = take_snapshot(tmp_path)
     copied = {path.relative_to(snapshot) for path in snapshot.rglob("*") if path.is_file()}
-    sources = {path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    sources = {
+        path.relative_to(ROOT)
+        for name in PACKAGES
+        for kind in ("*.py", "*.md")  # the template of the model card
+        for path in (ROOT / name).rglob(kind)
+    }
     assert copied == sources
     assert all((snapshot / name).read_bytes() == (ROOT / name).read_bytes() for name in sources)
 

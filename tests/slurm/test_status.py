@@ -112,6 +112,19 @@ def test_what_slurm_tells_is_read(monkeypatch):
     assert rows["13_[1-3]"].state == "PENDING"
 
 
+def test_partitions_are_read_with_their_limits_and_gpus(monkeypatch):
+    told = (
+        "gpu*|1-00:00:00|2-00:00:00|(null)\ngpu*|1-00:00:00|2-00:00:00|gpu:a100:4(S:0,2),nvme:1\n"
+    )
+    told += "long|n/a|infinite|(null)\nshort|n/a|30:00|(null)\n"
+    monkeypatch.setattr(scheduler, "ask", lambda *command: told)
+    assert scheduler.partitions() == [
+        scheduler.Partition("gpu", True, "1-00:00:00", "gpu:a100:4"),
+        scheduler.Partition("long", False, None, ""),
+        scheduler.Partition("short", False, "30:00", ""),
+    ]
+
+
 def test_an_error_of_ones_own_is_told_from_the_loss_of_a_peer(tmp_path):
     lost = LostProcessError("another process has ended")
     records = Records(tmp_path)

@@ -7,19 +7,16 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from pix2pix.cli.command_line import main
-from pix2pix.errors import UserError
 from pix2pix.run.run_directory import RunDirectory
 from slurm.job import TrainJob
-from slurm.options import ClusterOptions, minutes_of
 from slurm.process_group import Member
 from slurm.records import Records
 from slurm.scheduler import outside_of_any_job
-from slurm.submit import COMMANDS
+from tests.data.shard_server import ShardServer
+from tests.slurm.commands import sbatch_lines, script_of, submit, train
 from tests.small_training import tiny_config
 from tests.training.test_launcher import ENVIRONMENT, ROOT, logged_steps
 
@@ -27,28 +24,6 @@ from tests.training.test_launcher import ENVIRONMENT, ROOT, logged_steps
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-
-
-@pytest.fixture
-def run_dir(tmp_path) -> Path:
-    return tmp_path / "a run"
-
-
-def submit(capsys, *arguments: str) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr with its line breaks taken out)."""
-    with pytest.raises(SystemExit) as ended:
-        main(COMMANDS, argv=[str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    return ended.value.code, told.out, " ".join(told.err.split())
-
-
-def train(shards: Path, run_dir: Path, **changes) -> list[str]:
-    values = tiny_config(shards, run_dir).to_json() | changes
-    return ["train", *(f"--{name}={value}" for name, value in values.items() if value is not None)]
-
-
-def script_of(shown: str) -> str:
-    return shown[: shown.index("\n{")]
 
 
 def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tiny_shards, run_dir):
@@ -59,8 +34,7 @@ def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tin
     script = script_of(shown)
     lines = "--nodes=2 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=8 --time=2160"
     lines += " --requeue --partition=gpu --signal=USR2@120 --mail-type=END --open-mode=append"
-    for line in lines.split():
-        assert f"\n#SBATCH {line}\n" in script
+    assert set(lines.split()) <= set(sbatch_lines(script))
     srun = next(line for line in script.splitlines() if line.startswith("srun"))
     assert {"--kill-on-bad-exit=1", "--cpus-per-task=8"} <= set(shlex.split(srun))
     facts = json.loads(shown[shown.index("\n{") :])
@@ -81,10 +55,22 @@ def test_a_dry_run_shows_script_and_configuration_and_writes_nothing(capsys, tin
         ("--time 2:0:0:0", "time takes minutes, or [D-]HH:MM:SS"),
         ("--time 2", "is over when it is time to save"),
         ("--sbatch MAIL", "sbatch takes NAME=VALUE or NAME"),
+        ("--sbatch time=5", "for --sbatch time there is the flag --time"),
+        ("--sbatch mem=5", "for --sbatch mem there is the flag --memory"),
+        ("--sbatch gpus=4", "would change how this job counts its ranks"),
+        ("--srun ntasks=4", "would change how this job counts its ranks"),
+        ("--sbatch qx=1 --sbatch qx=2", "--sbatch qx is there 2 times"),
+        ("--gres gpu:4 --sbatch gres=gpu:4", "are the same"),
+        ("--gres gpu:4 --gpus_per_node 2", "gpus_per_node says 2; give one of the two"),
+        ("--gres gpu:a100:4 --gpu_type v100", "contradict each other"),
+        ("--gres gpu:4 --gpu_type v100", "write the type into gres: gpu:v100:4"),
+        ("--gres gpu:a100:2,gpu:v100:2", "does not tell how many GPUs"),
+        ("--gpu_type a100", "gpu_type a100 needs a number"),
+        ("--gres gpu:2 --tasks_per_node 3", "there is one rank for each GPU"),
         ("--norm sync_batch", "norm sync_batch works on GPUs only"),
         ("--image_size 256", "image_size 256 is larger than the 64 px crops"),
         ("--shards elsewhere", "there is no folder"),
-        ("--init_from elsewhere", "is no run directory"),
+        ("--init_from elsewhere", "is not a run directory"),
         ("--cluster local --nodes 2", "cluster local is one node"),
         ("--cluster debug --tasks_per_node 2", "cluster debug is one rank"),
         ("--preset big", "clusters.yaml cannot be read"),
@@ -116,39 +102,19 @@ def test_presets_hold_cluster_flags_and_a_flag_wins(capsys, tiny_shards, run_dir
     presets = tmp_path / "mine.yaml"
     presets.write_text(
         "big:\n  nodes: 2\n  partition: gpu\n  setup: |\n    module load cuda\n    ulimit -n 4096\n"
-        "  sbatch: [mail-type=END, exclusive]\nodd:\n  seed: 3\n"
+        "  sbatch: ['mail-type=END,FAIL', exclusive]\n  srun: [label]\nodd:\n  seed: 3\n"
     )
     command = [*train(tiny_shards, run_dir), "--dry_run", f"--presets={presets}"]
     _, shown, _ = submit(capsys, *command, "--preset=big", "--partition=cpu")
     script = script_of(shown)
     assert "#SBATCH --nodes=2\n" in script
     assert "#SBATCH --partition=cpu\n" in script
-    assert "#SBATCH --exclusive\n" in script
+    assert {"--exclusive", "--mail-type=END,FAIL"} <= set(sbatch_lines(script))
+    assert " --label " in script
     assert "\nmodule load cuda\nulimit -n 4096\nexport PYTHONPATH" in script
     status, _, told = submit(capsys, *command, "--preset=odd")  # only cluster flags
     assert status == 2
-    assert "mine.yaml:9: unknown setting seed" in told
-
-
-@pytest.mark.parametrize(
-    ("text", "minutes"),
-    [
-        ("90", 90),
-        ("90:30", 91),
-        ("2:00:00", 120),
-        ("1-12", 2160),
-        ("1-0:30", 1470),
-        ("1-12:00:01", 2161),
-    ],
-)
-def test_times_are_read_as_sbatch_reads_them(text, minutes):
-    assert minutes_of(text) == minutes
-
-
-@pytest.mark.parametrize("text", ["", "a", "1:2:3:4", "-5", "1-", "1-1:2:3:4", "0", "1.5"])
-def test_other_times_are_mistakes(text):
-    with pytest.raises(UserError):
-        minutes_of(text)
+    assert "mine.yaml:10: unknown setting seed" in told
 
 
 def test_debug_trains_in_this_process_and_once(capsys, tiny_shards, run_dir):
@@ -208,7 +174,7 @@ def test_a_rank_that_fails_here_is_told(capsys, tiny_shards, run_dir, tmp_path):
             data = data.replace(b"\xff\xd8\xff", bytes(3))
         (shards / path.name).write_bytes(data)
     status, _, told = submit(capsys, *train(shards, run_dir), "--cluster=local")
-    assert status == 1
+    assert status == 2
     assert "error: rank 0 of 1 on this machine: UserError: " in told
     assert "train-000001.tar" in told
 
@@ -240,7 +206,18 @@ def test_a_member_is_read_from_a_step_of_slurm():
     assert Member.of({}) == Member()
 
 
-def test_one_rank_for_each_gpu():
-    assert ClusterOptions(nodes=4, gpus_per_node=8).world_size == 32
-    assert ClusterOptions(nodes=2, tasks_per_node=3).world_size == 6
-    assert ClusterOptions().world_size == 1
+def test_places_of_shards_are_left_to_the_nodes(capsys, monkeypatch, tiny_shards, run_dir):
+    monkeypatch.chdir(tiny_shards.parent)
+    command = train("shards", run_dir, shards_cache="$SLURM_TMPDIR/shards")
+    status, shown, _ = submit(capsys, *command, "--dry_run")
+    assert status == 0
+    config = json.loads(shown[shown.index("\n{") :])["config"]
+    assert config["shards"] == [str(tiny_shards)]
+    assert config["shards_cache"] == "$SLURM_TMPDIR/shards"
+    with ShardServer(tiny_shards) as server:
+        monkeypatch.setenv("PATH", os.defpath)  # where curl is
+        command = train(server.url, run_dir)
+        status, shown, _ = submit(capsys, *command, "--dry_run")
+    assert status == 0
+    assert json.loads(shown[shown.index("\n{") :])["config"]["shards"] == [server.url]
+    assert server.tars == {}  # submission fetches the manifest alone

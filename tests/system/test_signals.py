@@ -1,4 +1,4 @@
-"""Promises about stop signals: the first asks, the second ends, a burst is one request."""
+"""Promises about stop signals: the first asks, the third ends, a burst is one request."""
 
 import os
 import signal
@@ -9,23 +9,38 @@ import time
 from pix2pix.system.signals import BURST_SECONDS, StopRequest
 
 
-def test_a_first_signal_asks_and_a_second_ends_at_once():
+def test_a_first_signal_asks_a_second_says_what_it_would_lose_and_a_third_ends_at_once():
     code = (
         "import os, signal, time\n"
         "from pix2pix.system.signals import StopRequest\n"
         "stop = StopRequest()\n"
+        "stop.would_lose = lambda: 'the 7 steps since step 30'\n"
         "with stop.listening():\n"
         "    os.kill(os.getpid(), signal.SIGUSR1)\n"
         "    print(stop.received.name, flush=True)\n"
-        "    time.sleep(60)\n"
+        "    while True:\n"
+        "        signal.pause()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().strip() == "SIGUSR1"
-    time.sleep(BURST_SECONDS + 0.1)
-    started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
-    assert time.monotonic() - started < 30
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().strip() == "SIGUSR1"
+        assert process.stderr.readline() == "\n"
+        first = process.stderr.readline()
+        assert first == "SIGUSR1: stopping after this step, saving …\n"
+        time.sleep(BURST_SECONDS + 0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        second = process.stderr.readline()
+        assert second.endswith(
+            "another signal ends it at once and loses the 7 steps since step 30\n"
+        )
+        assert len(second) <= 100
+        assert process.poll() is None
+        time.sleep(BURST_SECONDS + 0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
 
 
 def test_a_burst_of_signals_is_one_request():

@@ -130,12 +130,12 @@ def test_every_start_leaves_its_configuration_and_machine(ask):
 
 
 def test_the_table_of_flags_has_every_flag_and_marks_what_was_chosen():
-    config = TrainConfig(shards=Path("s"), run_dir=Path("r"), total_steps=5, compile=True)
+    config = TrainConfig(shards=("s",), run_dir=Path("r"), total_steps=5, compile=True)
     lines = configuration_tables(config).splitlines()
     for name, flag in flags_of(TrainConfig).items():
         (line,) = (line for line in lines if line.startswith(f"| {name} |"))
         assert ("**" in line) == (name in ("shards", "run_dir", "total_steps", "compile")), line
         assert line.endswith(f"| {flag.help} |")
         assert line.count(" | ") == 2
-    assert "| compile | **true** | slow start, then faster steps |" in lines
+    assert "| compile | **true** | torch.compile: slow start, then faster |" in lines
     assert "| learning_rate | 0.0002 | of Adam, for both networks |" in lines

@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import psutil
 import pytest
 
 from pix2pix.evaluation.evaluation import METRICS
@@ -79,12 +81,8 @@ def started(*command: str, mark: str, **variables: str) -> Iterator[subprocess.P
 
 def alive(mark: str) -> list[int]:
     """Processes with `mark` in their environment: launchers give workers sessions of their own."""
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in environment.read_bytes():
-                found.append(int(environment.parent.name))
-    return found
+    processes = psutil.process_iter(["environ"])
+    return [process.pid for process in processes if mark in str(process.info["environ"])]
 
 
 def wait_for(condition, seconds: float = SECONDS) -> None:
@@ -107,7 +105,9 @@ def test_training_says_first_where_it_runs_and_ends_with_0(
     tiny_shards, tmp_path, launcher, world_size
 ):
     ended = run(*launcher, *train(tmp_path / "run", tiny_shards))
-    assert ended.stdout.splitlines()[0] == f"training on {world_size} × cpu, precision fp32"
+    assert ended.stdout.splitlines()[0] == (
+        f"training on {world_size} × cpu, precision fp32 (--precision)"
+    )
     assert ended.stdout.splitlines()[-1] == f"finished at step 4: {tmp_path / 'run'}"
     assert "Traceback" not in ended.stderr
     assert logged_steps(tmp_path / "run") == [1, 2, 3, 4]
@@ -141,8 +141,16 @@ def test_a_stopped_training_saves_leaves_no_process_and_goes_on(
 
 
 @contextlib.contextmanager
-def started_ranks(run_dir: Path, shards: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """`count` processes of one training, each with the variables that SLURM would give it."""
+def started_ranks(
+    run_dir: Path,
+    shards: Path,
+    count: int,
+    rank_variables: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """`count` processes of one training, each with the variables that SLURM would give it.
+
+    rank_variables: more of them, of single ranks.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
@@ -152,6 +160,7 @@ def started_ranks(run_dir: Path, shards: Path, count: int) -> Iterator[list[subp
             places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
             command = [*PYTHON, *train(run_dir, shards, total_steps=5000)]
             variables = address | places if count > 1 else {}
+            variables |= rank_variables.get(rank, {})
             ranks.append(stack.enter_context(started(*command, mark=str(run_dir), **variables)))
         yield ranks
 
@@ -205,7 +214,7 @@ def test_a_second_training_in_a_run_directory_is_refused_with_status_2(tiny_shar
     [
         ({"sead": 7}, "error: unknown flag --sead; did you mean --seed"),
         ({"global_batch": 7}, "error: global_batch 7 does not divide by 2 ranks; use 6 or 8"),
-        ({"run_dir": ROOT / "tests"}, "has files but no config.json, so it is no run directory"),
+        ({"run_dir": ROOT / "tests"}, "has files but no config.json, so it is not a run directory"),
     ],
 )
 def test_a_mistake_is_told_once_by_two_processes_which_end(tiny_shards, tmp_path, changes, message):

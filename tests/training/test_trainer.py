@@ -128,7 +128,7 @@ def test_run_directory_of_another_training_is_refused_with_both_values(tiny_shar
         ({"image_size": 128}, "--short_side 143"),
         ({"norm": "sync_batch"}, "sync_batch works on GPUs only"),
         ({"shards": Path("nowhere")}, "nowhere"),
-        ({"init_from": Path("no_run")}, "no_run is no run directory"),
+        ({"init_from": Path("no_run")}, "there is no folder no_run"),
     ],
 )
 def test_a_users_mistake_is_one_message_the_same_on_every_rank(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,10 @@ from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from pix2pix.colorizing.colorizer import Colorizer
 from pix2pix.export.generator import Generator
-from pix2pix.photos.files import save_photo
 from pix2pix.photos.photo import open_photo
-from pix2pix.web.page import EXAMPLES, LABEL, MAX_BYTES, PROBLEM, SHOWN_SIDE, TITLE
+from pix2pix.photos.saving import save_photo
+from pix2pix.web.page import EXAMPLES, LABEL, MAX_BYTES, PROBLEM, TITLE
+from pix2pix.web.results import SHOWN_SIDE
 from tests.photographs import colorful, encoded
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -58,14 +60,14 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(folder: Path, **models: Path) -> Iterator[Served]:
+def served(folder: Path, *flags: str, **models: Path) -> Iterator[Served]:
     """`scripts/page.py` as a process of its own."""
     asked, temporary = folder / "asked", folder / "temporary"
     temporary.mkdir()
     asked.touch()
     (folder / "sitecustomize.py").write_text(WATCH.format(log=str(asked)))
     sources = ",".join(map(str, models.values()))
-    command = [sys.executable, "scripts/page.py", "--run_dir", sources, "--port", "0"]
+    command = [sys.executable, "scripts/page.py", "--run_dir", sources, "--port", "0", *flags]
     environment = os.environ | {
         "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
         "TMPDIR": str(temporary),
@@ -248,7 +250,7 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_is_colored(page):
     whole = encoded(colorful(300, 200))
     bomb = encoded(Image.new("L", (13_000, 10_000)), "PNG")
     broken = {
-        "cut.jpg": (whole[: len(whole) // 2], "cannot be decoded: image file is truncated"),
+        "cut.jpg": (whole[: len(whole) // 4], "the file is cut short"),
         "text.jpg": (b"not a photograph", "not a picture in one of the formats JPEG, PNG"),
         "empty.png": (b"", "the file is empty"),
         "bomb.png": (bomb, "13000 x 10000 pixels; at most 50,000,000 are opened"),
@@ -260,6 +262,26 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_is_colored(page):
     upload(page, "whole.jpg", whole)
     assert download(page, (300, 200))[0] == "whole.colored.jpg"
     expect(page.get_by_label(PROBLEM)).not_to_be_visible()
+
+
+def test_several_photographs_come_back_as_a_zip(page, models):
+    photos = {f"{n}.png": encoded(colorful(90, 70, seed=ord(n)), "PNG") for n in "abc"}
+    page.locator("input[type=file]").set_input_files(
+        [
+            {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+            for name, data in photos.items()
+        ]
+    )
+    button = page.get_by_role("button", name=f"{LABEL} (3 photographs)")
+    expect(button).to_be_enabled()
+    shown(page)
+    with page.expect_download() as download:
+        button.click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == ["a.colored.png", "b.colored.png", "c.colored.png"]
+        for name, data in zip(archive.namelist(), photos.values(), strict=True):
+            expected = Colorizer.from_path(models["first"]).colorize(open_photo(data))
+            assert np.array_equal(pixels(archive.read(name)), np.array(expected))
 
 
 def test_it_fits_on_a_phone(page):
@@ -299,8 +321,23 @@ def test_no_path_of_the_server_can_be_read(server):
 def test_no_path_of_the_server_can_be_given_as_an_upload(server):
     for path in (str(ROOT / "README.md"), "https://example.org/a.jpg"):
         file = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "a.jpg"}
-        told = {"data": [file, "first", 1.0], "fn_index": 1, "session_hash": "someone"}
-        assert ask(f"{server.url}/gradio_api/queue/join", told)[0] == 403
+        for data in ([file, "first", 1.0], [None, file, 1.0]):
+            told = {"data": data, "fn_index": 1, "session_hash": "someone"}
+            for place in ("queue/join", "run/predict", "call/predict", "api/predict"):
+                assert ask(f"{server.url}/gradio_api/{place}", told)[0] == 403, place
+    assert server.asked.read_text() == ""
+
+
+def test_only_who_has_a_password_sees_the_page_behind_a_web_server(models, browser, tmp_path):
+    (tmp_path / "people").write_text("ada:lovelace\n")
+    flags = ["--auth", str(tmp_path / "people"), "--root_path", "/color"]
+    with served(tmp_path, *flags, one=models["first"]) as server:
+        assert ask(f"{server.url}/config")[0] == 401
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(server.url)
+            expect(page.get_by_label("password", exact=False).first).to_be_visible()
+            assert "/color" in page.content()
 
 
 def test_the_server_asks_nobody_for_anything(server, page):

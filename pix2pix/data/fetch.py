@@ -1,0 +1,213 @@
+"""Bytes of a file or a URL, as a stream that never hangs and never tells a secret (no torch).
+
+URLs are opened by `webdataset.gopen`, with openers of our own in its public table: http(s) by curl
+with time-outs (gopen's own waits for ever on a server that falls silent), stores by fsspec. What
+goes wrong is one sentence of ours: gopen's holds the command line, and with it any token.
+"""
+
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
+
+from pix2pix.errors import UserError
+from pix2pix.system.light_webdataset import import_webdataset
+from pix2pix.system.urls import QUERY_VARIABLE, is_url
+
+CHUNK = 2**20  # bytes read at a time
+_STORE_BLOCK = 2**24  # asked of a store at a time
+CONNECT_SECONDS = 10
+SILENT_SECONDS = 20  # below SLOWEST bytes per second for so long: the server has fallen silent
+SLOWEST = 1024
+RETRIES = 3  # of curl itself: time-outs, 408, 429, 5xx
+
+# The package that fsspec needs for a scheme, and what to install for it.
+_PACKAGES = {
+    "s3": ("s3fs", "'pix2pix[s3]'"),
+    "gs": ("gcsfs", "'pix2pix[gs]'"),
+    "az": ("adlfs", "adlfs"),
+    "hf": ("huggingface_hub", "huggingface_hub"),
+}
+
+# Exit statuses of curl (its man page): what they mean, and whether another try may go better.
+_CURL: dict[int, tuple[str, bool]] = {
+    6: ("there is no such host", False),
+    7: ("the host refuses the connection", False),
+    18: ("the transfer was cut short", True),
+    28: ("the server does not answer, or has fallen silent", False),
+    35: ("no secure connection (TLS)", False),
+    47: ("it redirects for ever", False),
+    52: ("the server answers nothing", True),
+    56: ("the connection broke", True),
+    60: ("its certificate is not to be trusted", False),
+    92: ("the connection broke", True),
+}
+_HTTP = {
+    401: "credentials are missing or wrong",
+    403: "access is denied; credentials may be missing",
+    404: "it is not there",
+}
+
+
+class FetchError(UserError):
+    """Something that could not be fetched. passing: another try may go better."""
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
+def read_all(place: str, most: int) -> bytes:
+    """Return the bytes of a file or a URL. Raises FetchError, also for more than `most` bytes."""
+    data = bytearray()
+    for chunk in chunks(place):
+        data += chunk
+        if len(data) > most:
+            raise FetchError(f"cannot read {place}: more than {most:,} bytes")
+    return bytes(data)
+
+
+def chunks(place: str) -> Iterator[bytes]:
+    """Return the bytes of a file or a URL, CHUNK at a time. Raises FetchError: place and cause."""
+    try:
+        with _open(place) as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+    except FetchError:
+        raise
+    except _Failed as error:
+        raise FetchError(f"cannot fetch {place}: {error}", error.passing) from None
+    except Exception as error:  # fsspec's file systems raise the types of their own libraries
+        verb = "fetch" if is_url(place) else "read"
+        raise FetchError(f"cannot {verb} {place}: {cause_of(error)}") from None
+
+
+def _open(place: str) -> IO[bytes]:
+    if not is_url(place):
+        return open(place, "rb", buffering=0)
+    require_package(place)
+    webdataset: Any = import_webdataset()
+    openers = {"http": _open_by_curl, "https": _open_by_curl}
+    webdataset.gopen_schemes |= openers | dict.fromkeys(_PACKAGES, _open_by_fsspec)
+    return cast("IO[bytes]", webdataset.gopen(place))
+
+
+def require_package(url: str) -> None:
+    """Raise FetchError, naming the extra, where the package for a store's URLs is absent."""
+    package, wanted = _PACKAGES.get(urlsplit(url).scheme, ("", ""))
+    if package and find_spec(package) is None:
+        raise FetchError(
+            f"cannot fetch {url}: it needs the package {package}: pip install {wanted}"
+        )
+
+
+def store_options(url: str) -> dict[str, Any]:
+    """Return what fsspec is to be told of a store: time-outs, where it knows them."""
+    if not url.startswith("s3://"):
+        return {}
+    return {
+        "config_kwargs": {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": SILENT_SECONDS,
+            "retries": {"max_attempts": RETRIES},
+        }
+    }
+
+
+def _open_by_fsspec(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
+    import fsspec.core
+
+    system, path = fsspec.core.url_to_fs(url, **store_options(url))
+    return cast("IO[bytes]", system.open(path, mode, block_size=_STORE_BLOCK))
+
+
+def _open_by_curl(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
+    if shutil.which("curl") is None:
+        raise _Failed("it needs the program curl, which is not installed", passing=False)
+    return io.BufferedReader(_Curl(url), CHUNK)
+
+
+class _Failed(Exception):
+    def __init__(self, cause: str, passing: bool) -> None:
+        super().__init__(cause)
+        self.passing = passing
+
+
+class _Curl(io.RawIOBase):
+    """What curl writes. Read to the end, it raises _Failed unless all went well."""
+
+    def __init__(self, url: str) -> None:
+        command = ["curl", "-q", "--silent", "--fail", "--location", "--netrc-optional"]
+        command += ["--proto", "=http,https", "--proto-redir", "=http,https"]
+        command += ["--connect-timeout", str(CONNECT_SECONDS), "--retry", str(RETRIES)]
+        command += ["--speed-limit", str(SLOWEST), "--speed-time", str(SILENT_SECONDS)]
+        command += ["--write-out", "%{stderr}%{http_code}", "--config", "-"]
+        self._ended = False
+        # A session of its own: stop signals of a job are not for it.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        # By standard input: every user of the machine can read a command line.
+        query = os.environ.get(QUERY_VARIABLE, "").lstrip("?")
+        whole = f"{url}?{query}" if query else url
+        escaped = whole.replace("\\", "\\\\").replace('"', '\\"')
+        self._process.stdin.write(f'url = "{escaped}"\n'.encode())
+        self._process.stdin.close()
+        self._process.stdin = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._process.returncode is not None:
+            return 0
+        if self._ended:  # a reader asks again after the end
+            return 0
+        assert self._process.stdout is not None
+        count = self._process.stdout.readinto(buffer)  # type: ignore[attr-defined]
+        if not count:
+            self._ended = True
+            self._check()
+        return int(count)
+
+    def close(self) -> None:
+        if self._process.returncode is None:  # not read to the end
+            self._process.kill()
+            self._process.communicate()
+        super().close()
+
+    def _check(self) -> None:
+        _, told = self._process.communicate()
+        status = self._process.returncode
+        if status == 22:
+            code = int(told[-3:] or 0)
+            cause = _HTTP.get(code, "the server cannot serve it")
+            raise _Failed(f"HTTP status {code}: {cause}", passing=False)
+        if status:
+            cause, passing = _CURL.get(status, (f"curl ends with status {status}", False))
+            raise _Failed(cause, passing)
+
+
+def cause_of(error: Exception) -> str:
+    """Return what went wrong, without the words of libraries, which may hold a secret."""
+    name = type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return "it is not there"
+    if isinstance(error, PermissionError) or "Credentials" in name:
+        return "access is denied; credentials may be missing"
+    if isinstance(error, TimeoutError) or "Timeout" in name:
+        return "the server does not answer, or has fallen silent"
+    if "Connect" in name:
+        return "the host refuses the connection, or there is none"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return name

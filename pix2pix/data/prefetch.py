@@ -1,0 +1,165 @@
+"""Shards fetched ahead of need, and removed when they are needed last: one thread per node.
+
+The order is known to the end of the training, so nothing is guessed: the cache holds those shards
+that are needed next, as many as fit (Belady's rule). No torch.
+"""
+
+import contextlib
+import json
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from pix2pix.data.cache import ShardCache
+from pix2pix.data.data_set import DataSet
+from pix2pix.data.shards import Shard
+from pix2pix.errors import UserError
+
+Need = tuple[DataSet, Shard]
+
+_MARK = "needs-"
+
+
+class Needs(Protocol):
+    """Which shards are needed when.
+
+    at: those from a position on, in order; it names one repeatedly, and may have no end.
+    num_shards: how many different ones. soon: how many of the first are in use; another training
+    that shares the cache does not remove them. start: the position that is needed first.
+    """
+
+    num_shards: int
+    soon: int
+    start: int
+
+    def at(self, position: int) -> Iterator[Need]:
+        """Return the shards to be fetched, from a position on, in the order of need."""
+
+
+class Prefetcher:
+    """Fetches the shards of `needs` into the cache, in the order of need, until it is left.
+
+    failure: what it could not do; the thread has ended then.
+    """
+
+    def __init__(self, cache: ShardCache, needs: Needs) -> None:
+        self.cache = cache
+        self.failure: str | None = None
+        self._needs = needs
+        self._position = needs.start
+        self._changed = threading.Condition()
+        self._left = False
+        self._mark = cache.folder / f"{_MARK}{uuid.uuid4().hex}.json"
+        self._alive = FileLock(self._mark.with_suffix(".lock"))
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
+
+    def __enter__(self) -> "Prefetcher":
+        with contextlib.suppress(OSError, NotImplementedError):
+            self._alive.acquire()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._left = True
+            self._changed.notify()
+        self._alive.release()
+        for path in (self._mark, self._mark.with_suffix(".lock")):
+            path.unlink(missing_ok=True)
+
+    def advance(self, position: int) -> None:
+        """Forget what lies before `position`: it is not needed any more."""
+        with self._changed:
+            self._position = position
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while not self._left:
+                with self._changed:
+                    position = self._position
+                if not self._fetch_next(self._plan(position)):
+                    self._wait_for_change(position)
+        except (UserError, OSError) as error:
+            self.failure = str(error)
+
+    def _wait_for_change(self, position: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._left or self._position != position)
+
+    def _plan(self, position: int) -> list[Need]:
+        """Every shard in the order of need; tells others what is in use."""
+        plan: dict[str, Need] = {}
+        for data, shard in self._needs.at(position):
+            plan.setdefault(shard.sha256, (data, shard))
+            if len(plan) == self._needs.num_shards:
+                break
+        in_use = [self._name(need) for need in list(plan.values())[: self._needs.soon]]
+        aside = self._mark.with_suffix(".tmp")
+        with contextlib.suppress(OSError):
+            aside.write_text(json.dumps(in_use))
+            aside.replace(self._mark)
+        return list(plan.values())
+
+    def _fetch_next(self, plan: Sequence[Need]) -> bool:
+        """Fetch the first shard that is not there, of those that fit; False if all are."""
+        room = self.cache.most_bytes
+        for number, (data, shard) in enumerate(plan):
+            room -= shard.bytes
+            if room < 0 and number >= self._needs.soon:
+                return False
+            if not self.cache.has(shard):
+                self._make_room(shard.bytes, plan, number)
+                data.tar(shard)
+                data.index(shard)
+                return True
+        return False
+
+    def _make_room(self, num_bytes: int, plan: Sequence[Need], number: int) -> None:
+        """Remove shards until `num_bytes` fit: unknown ones, then those that are needed last.
+
+        Those needed before number `number` of the plan stay, and what others use.
+        """
+        there = self.cache.files()
+        excess = sum(there.values()) + num_bytes - self.cache.most_bytes
+        if excess <= 0:
+            return
+        names = [self._name(need) for need in plan]
+        kept = self._needed_by_others() | set(names[:number])
+        unknown = sorted(there.keys() - set(names))
+        for name in unknown + names[:number:-1]:
+            if name in there and name not in kept:
+                self.cache.remove(name)
+                excess -= there[name]
+            if excess <= 0:
+                return
+
+    def _name(self, need: Need) -> str:
+        return self.cache.path(need[1]).name
+
+    def _needed_by_others(self) -> set[str]:
+        """Return what other trainings use of the cache now; marks of dead ones are removed."""
+        needed: set[str] = set()
+        for mark in self.cache.folder.glob(f"{_MARK}*.json"):
+            if mark == self._mark:
+                continue
+            with contextlib.suppress(OSError, ValueError, NotImplementedError):
+                if _is_alive(mark):
+                    needed.update(json.loads(mark.read_bytes()))
+                else:
+                    mark.unlink()
+                    mark.with_suffix(".lock").unlink()
+        return needed
+
+
+def _is_alive(mark: Path) -> bool:
+    lock = FileLock(mark.with_suffix(".lock"), timeout=0)
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,1 @@
+"""Is this machine ready to train? Checks, each in a process of its own, and their table."""

@@ -1,0 +1,83 @@
+"""What a training says of its surroundings at first, and what to change where they disappoint."""
+
+import time
+
+from pix2pix.config import TrainConfig
+from pix2pix.run.distributed import Distributed
+from pix2pix.training.precision import choose_precision, price
+
+FEW = 4  # photographs whose statistics batch norm takes: with fewer they say little
+FIRST_STEP, LAST_STEP = 1, 4  # of this start, between which a step is timed: the first is no step
+SLOW_STEP_SECONDS = 5.0
+SLOW_RUN_HOURS = 24.0
+
+
+def say_first(config: TrainConfig, distributed: Distributed) -> str:
+    """Say what this training runs on, and in which precision, which is returned."""
+    device = distributed.device
+    precision = choose_precision(config.precision, device)
+    where = f"{distributed.world_size} × {distributed.device_name}"
+    distributed.advise(f"training on {where}, {precision}")
+    workers = distributed.loader_workers(config.num_workers)
+    distributed.say(f"each process: cores {distributed.num_cores}, loader workers {workers}")
+    distributed.advise(price(precision.name, device))
+    return precision.name
+
+
+def small_batch(config: TrainConfig, batch: int) -> str | None:
+    """Return what to say of batch norm over `batch` photographs of one rank; None: nothing."""
+    if config.norm != "batch" or batch >= FEW:
+        return None
+    photographs = "1 photograph" if batch == 1 else f"{batch} photographs"
+    cure = "--norm instance needs no batch"
+    if config.grad_accumulation_steps > 1:
+        cure += ", fewer --grad_accumulation_steps make larger ones"
+    else:
+        cure += ", a larger --global_batch has better ones"
+    return f"batch norm takes its statistics of {photographs} per process: {cure}"
+
+
+class SlowSteps:
+    """Times the first steps of a training on a CPU, and says once what the whole run will take."""
+
+    def __init__(self, config: TrainConfig, on_cpu: bool, steps_left: int) -> None:
+        self.config = config
+        self.steps_left = steps_left
+        self._count = 0 if on_cpu else LAST_STEP
+        self._since = 0.0
+
+    def step_done(self) -> str | None:
+        """Return the line, after the step that it is known from; else None."""
+        if self._count >= LAST_STEP:
+            return None
+        self._count += 1
+        if self._count == FIRST_STEP:
+            self._since = time.perf_counter()
+        if self._count < LAST_STEP:
+            return None
+        seconds = (time.perf_counter() - self._since) / (LAST_STEP - FIRST_STEP)
+        hours = seconds * (self.steps_left - LAST_STEP) / 3600
+        if seconds < SLOW_STEP_SECONDS and hours < SLOW_RUN_HOURS:
+            return None
+        return (
+            f"a step takes {seconds:.3g} s on this CPU, the {self.steps_left} steps of this run "
+            f"about {_long(hours)}; {self._smaller()}"
+        )
+
+    def _smaller(self) -> str:
+        small = {
+            "image_size": 128,
+            "generator_width": 32,
+            "discriminator_width": 32,
+            "global_batch": 4,
+        }
+        flags = [f"--{n} {v}" for n, v in small.items() if getattr(self.config, n) > v]
+        if not flags:
+            return "a GPU takes a hundredth of it"
+        return f"in a new --run_dir, smaller is faster: {' '.join(flags)}"
+
+
+def _long(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} minutes"
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

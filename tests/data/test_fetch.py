@@ -1,0 +1,107 @@
+"""Promises of fetching from stores: a real S3 server on loopback, and causes in one sentence."""
+
+import sys
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from pix2pix.data import fetch
+from pix2pix.data.fetch import FetchError, read_all
+from pix2pix.data.shards import open_split, read_manifest
+from pix2pix.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def store(tiny_shards):
+    """The endpoint of an S3 server with the bucket "photos", which holds the shards."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id="me",
+        aws_secret_access_key="hush",
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket="photos")
+    for path in tiny_shards.iterdir():
+        if path.is_file():
+            client.upload_file(str(path), "photos", f"shards/{path.name}")
+    yield endpoint
+    server.stop()
+
+
+@pytest.fixture
+def credentials(store, monkeypatch):
+    """What the tools of the store look for in the environment."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()  # an instance keeps the endpoint of an earlier test
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+def test_a_split_in_a_bucket_is_that_of_the_folder(tiny_shards, credentials):
+    split = open_split("s3://photos/shards", "train")
+    assert split == open_split(tiny_shards, "train")
+    name = split.shards[0].name
+    data = read_all(f"s3://photos/shards/{name}", 2**20)
+    assert data == (tiny_shards / name).read_bytes()
+
+
+@pytest.mark.parametrize("place", ["s3://photos/absent", "s3://no-such-bucket/shards"])
+def test_a_bucket_or_a_file_that_is_not_there_is_named(credentials, place):
+    with pytest.raises(UserError, match=f"cannot fetch {place}/manifest.json: it is not there"):
+        read_manifest(place)
+
+
+def test_credentials_that_are_missing_are_named(store, credentials, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(UserError, match="credentials may be missing"):
+        read_manifest("s3://photos/shards")
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "wanted"),
+    [
+        ("s3://bucket/x", "s3fs", "'pix2pix[s3]'"),
+        ("gs://bucket/x", "gcsfs", "'pix2pix[gs]'"),
+        ("az://container/x", "adlfs", "adlfs"),
+        ("hf://datasets/owner/name/x", "huggingface_hub", "huggingface_hub"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    monkeypatch, url, package, wanted
+):
+    monkeypatch.setattr(fetch, "find_spec", lambda name: None)
+    with pytest.raises(FetchError) as caught:
+        read_all(url, 10)
+    assert package in str(caught.value)
+    assert f"pip install {wanted}" in str(caught.value)
+
+
+def test_where_curl_is_missing_it_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(FetchError, match="it needs the program curl"):
+        read_all("http://127.0.0.1:1/x", 10)
+
+
+def test_what_is_larger_than_expected_is_not_read_to_the_end(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_all(str(tmp_path / "x"), 5) == b"12345"
+    with pytest.raises(FetchError, match="more than 4 bytes"):
+        read_all(str(tmp_path / "x"), 4)
+
+
+def test_webdataset_is_imported_only_where_a_url_is_opened(tmp_path):
+    assert "webdataset" not in vars(fetch)
+    assert sys.modules[fetch.__name__] is fetch

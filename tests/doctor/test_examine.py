@@ -1,0 +1,121 @@
+"""The doctor tells what is wrong in a row, whatever is broken: no traceback, no hang."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pix2pix.doctor import examine as module
+from pix2pix.doctor.examine import examine, row_text, verdict
+from pix2pix.doctor.findings import Patient, fails, note, ok
+from pix2pix.doctor.machine import check_run_dir, check_shards, check_slurm
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def test_the_whole_table_of_this_machine(tmp_path, tiny_shards):
+    report = tmp_path / "report.json"
+    flags = [f"--shards={tiny_shards}", f"--run_dir={tmp_path / 'run'}", f"--json={report}"]
+    ended = subprocess.run(
+        [sys.executable, "scripts/doctor.py", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "ready to train"
+    assert all(len(line) <= 80 for line in ended.stdout.splitlines())
+    rows = json.loads(report.read_text())["rows"]
+    statuses = {row["what"]: row["status"] for row in rows}
+    for what in ("Python", "torch", "step in fp32", "loader processes", "shards", "run_dir space"):
+        assert statuses[what] in ("ok", "note"), rows
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_torch_that_cannot_be_imported_is_a_row(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    rows = {row.what: row for row in examine(Patient())}
+    assert rows["torch"].status == rows["training step"].status == "fails"
+    assert "libcudart.so.13: cannot open" in rows["torch"].text
+    assert rows["Python"].status == "ok"
+
+
+def test_a_check_that_hangs_is_a_row_and_the_others_go_on(monkeypatch):
+    checks = [check for check in module.CHECKS if check[0] in ("Python", "SLURM")]
+    hanging = [("driver", "tests.doctor.test_examine", "hang", 1), *checks]
+    monkeypatch.setattr(module, "CHECKS", hanging)
+    rows = [row for row in examine(Patient()) if row.what in ("driver", "Python")]
+    assert [(row.what, row.status) for row in rows] == [("driver", "fails"), ("Python", "ok")]
+    assert rows[0].text == "no answer in 1 s"
+
+
+def hang(patient):
+    import time
+
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("sinfo", "said"),
+    [
+        (
+            "echo 'sinfo: error: Unable to contact slurm controller' >&2; exit 1",
+            "Unable to contact",
+        ),
+        ("echo 'gpu* 4 gpu:a100:8'", "gpu* 4 gpu:a100:8"),
+    ],
+)
+def test_slurm_that_does_not_answer_is_a_note(tmp_path, monkeypatch, sinfo, said):
+    program(tmp_path, "sinfo", sinfo)
+    program(tmp_path, "sacct", "exit 0")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    rows = check_slurm(Patient())
+    assert said in rows[0].text
+    assert {row.status for row in rows} <= {"ok", "note"}
+
+
+def test_without_slurm_a_note_says_that_none_is_needed(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert check_slurm(Patient())[0].cure == "not needed for a training on this machine"
+
+
+def test_shards_that_are_none_fail_with_what_to_do(tmp_path):
+    (row,) = check_shards(Patient(shards=str(tmp_path / "nope")))
+    assert row.status == "fails"
+    assert "make one with" in row.text
+
+
+def test_a_run_dir_that_refuses_fsync_of_folders_is_a_note(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr("pix2pix.doctor.machine.flush", refuse)
+    rows = check_run_dir(Patient(run_dir=str(tmp_path / "run")))
+    (durability,) = [row for row in rows if row.what == "run_dir durability"]
+    assert durability.status == "note"
+    assert "a power cut may lose the last checkpoint" in durability.text
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_dir_that_refuses_renames_of_folders_fails(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    rows = check_run_dir(Patient(run_dir=str(tmp_path)))
+    assert [row.status for row in rows if row.what == "run_dir renames"] == ["fails"]
+
+
+def test_the_verdict_names_what_fails():
+    rows = [ok("a", "x"), note("b", "y"), fails("c", "z", "mend it")]
+    assert verdict(rows) == "not ready: c. What to do stands behind the arrows."
+    assert verdict(rows[:2]) == "ready to train"
+    assert "→ mend it" in row_text(rows[2])
