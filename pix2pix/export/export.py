@@ -4,13 +4,15 @@ import filecmp
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from pix2pix.errors import UserError
 from pix2pix.export.card import model_card
-from pix2pix.export.generator import CONFIG_FILE, Generator
+from pix2pix.export.generator import CONFIG_FILE, ENCODER, Exported, class_of
 from pix2pix.export.onnx import require_onnx, write_onnx
+from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.checkpoint_files import read_facts
 from pix2pix.run.run_directory import RunDirectory
 from pix2pix.run.weights import load_generator, newest_checkpoint
@@ -67,17 +69,20 @@ def export(run_dir: Path, out: Path, license: str | None = None, onnx: bool = Fa
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def generator_of(run_dir: Path, checkpoint: Path) -> Generator:
+def generator_of(run_dir: Path, checkpoint: Path) -> Exported:
     """Return the generator of a checkpoint on the CPU, with averaged weights if it has them."""
     network, config, _ = load_generator(run_dir, checkpoint)
-    generator = Generator(
-        config.color_space,
-        config.image_size,
-        config.generator_width,
+    values: dict[str, Any] = {
+        "color_space": config.color_space,
+        "image_size": config.image_size,
+        "width": config.generator_width,
         # The same layer except in a training on several GPUs, and it works on a CPU.
-        "batch" if config.norm == "sync_batch" else config.norm,
-        config.dropout,
-    )
+        "norm": "batch" if config.norm == "sync_batch" else config.norm,
+        "dropout": config.dropout,
+    }
+    if config.encoder != NO_ENCODER:
+        values[ENCODER] = config.encoder
+    generator = class_of(values)(**values)
     generator.load_state_dict(network.state_dict())
     return generator.eval()
 

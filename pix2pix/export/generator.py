@@ -6,6 +6,7 @@ another source cannot run code.
 """
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,9 +17,11 @@ import torch
 from huggingface_hub import HfApi, ModelHubMixin, constants, snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError
+from torch import nn
 
 from pix2pix.errors import UserError
 from pix2pix.model.color import ColorSpace
+from pix2pix.model.encoder import EncoderGenerator
 from pix2pix.model.networks import UNetGenerator
 from pix2pix.version import __version__
 
@@ -29,41 +32,34 @@ FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 TIMEOUT_SECONDS = 10.0
 
 SETTINGS = ("color_space", "image_size", "width", "norm", "dropout")
+ENCODER = "encoder"  # one more setting, of networks on a backbone of timm
 
 LIBRARY = "pix2pix"
 PIPELINE = "image-to-image"  # the hub's name for the task
 TAGS = ["colorization", "pix2pix"]
 
 
-class Generator(
-    UNetGenerator, ModelHubMixin, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=[*TAGS]
-):
-    """The U-Net with its color space. `Colorizer.from_path` colors with it.
-
-    `save_pretrained(folder)` and `push_to_hub("owner/name")` come from huggingface_hub's mixin. The
-    arguments are those of TrainConfig and UNetGenerator.
+class Exported(nn.Module, ModelHubMixin):
+    """A generator with its color space, in a folder or on the hub: what all kinds share.
 
     Attributes:
+        color_space: in which it paints.
+        image_size: at which it was trained, in pixels.
+        config: the arguments that build the network again.
         card: the text of the model card, saved and loaded with the weights.
     """
 
-    def __init__(
-        self,
-        color_space: str = "lab",
-        image_size: int = 256,
-        width: int = 64,
-        norm: str = "batch",
-        dropout: bool = True,
-    ):
-        space = ColorSpace(color_space)
-        super().__init__(
-            space.condition_channels, space.output_channels, image_size, width, norm, dropout
-        )
-        self.color_space = space
-        self.image_size = image_size
-        values = (color_space, image_size, width, norm, dropout)
-        self.config = dict(zip(SETTINGS, values, strict=True))
-        self.card: str | None = None
+    color_space: ColorSpace
+    image_size: int
+    config: dict[str, Any]
+    card: str | None
+
+    def describe(self, config: dict[str, Any]) -> None:
+        """Take over the arguments that the network was built with."""
+        self.color_space = ColorSpace(config["color_space"])
+        self.image_size = config["image_size"]
+        self.config = config
+        self.card = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -73,7 +69,7 @@ class Generator(
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | Path | None = None,
-    ) -> "Generator":
+    ) -> "Exported":
         """Load a folder, or "owner/name" from the hub, on the CPU in evaluation mode.
 
         This replaces the mixin's method, which would also unpickle, and accept a file that lacks
@@ -94,7 +90,7 @@ class Generator(
         config, weights = _read(folder)
         try:
             with torch.device("meta"):  # no initial weights: they would be overwritten
-                generator = cls(**config)
+                generator = class_of(config)(**config)
             generator.load_state_dict(safetensors.torch.load(weights), assign=True)
         except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
@@ -122,6 +118,59 @@ class Generator(
             (save_directory / CARD_FILE).write_text(self.card, encoding="utf-8")
 
 
+class Generator(UNetGenerator, Exported, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=[*TAGS]):
+    """The U-Net with its color space. `Colorizer.from_path` colors with it.
+
+    `save_pretrained(folder)` and `push_to_hub("owner/name")` come from huggingface_hub's mixin. The
+    arguments are those of TrainConfig and UNetGenerator. `from_pretrained` returns the kind of
+    network that was exported, a `PretrainedGenerator` where it has an encoder.
+    """
+
+    def __init__(
+        self,
+        color_space: str = "lab",
+        image_size: int = 256,
+        width: int = 64,
+        norm: str = "batch",
+        dropout: bool = True,
+    ):
+        space = ColorSpace(color_space)
+        super().__init__(
+            space.condition_channels, space.output_channels, image_size, width, norm, dropout
+        )
+        values = (color_space, image_size, width, norm, dropout)
+        self.describe(dict(zip(SETTINGS, values, strict=True)))
+
+
+class PretrainedGenerator(
+    EncoderGenerator, Exported, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=[*TAGS]
+):
+    """A decoder on a backbone of timm, with its color space; otherwise as `Generator`.
+
+    encoder: the backbone. Raises UserError where timm is missing.
+    """
+
+    def __init__(
+        self,
+        color_space: str,
+        image_size: int,
+        width: int,
+        norm: str,
+        dropout: bool,
+        encoder: str,
+    ) -> None:
+        space = ColorSpace(color_space)
+        channels = (space.condition_channels, space.output_channels)
+        super().__init__(*channels, encoder, image_size, width, norm, dropout)
+        values = (color_space, image_size, width, norm, dropout)
+        self.describe(dict(zip(SETTINGS, values, strict=True)) | {ENCODER: encoder})
+
+
+def class_of(config: Mapping[str, Any]) -> type[Exported]:
+    """Return the class that these arguments are of."""
+    return PretrainedGenerator if ENCODER in config else Generator
+
+
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     """Return the arguments of the network in `folder`, and the bytes of its weights file."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -139,7 +188,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError(
             f"{folder / CONFIG_FILE} is damaged, or of another program; export the run again"
         ) from error
-    if config.keys() != set(SETTINGS):
+    if config.keys() - {ENCODER} != set(SETTINGS):
         raise UserError(
             f"{folder} was exported by pix2pix {version}, which had other settings than this "
             f"{__version__}; use that version, or export the run again"

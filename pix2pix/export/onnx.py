@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pix2pix.errors import UserError
-from pix2pix.export.generator import Generator
+from pix2pix.export.generator import Exported
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "condition", "painting"
@@ -27,7 +27,7 @@ def require_onnx() -> None:
         )
 
 
-def write_onnx(generator: Generator, path: Path) -> float:
+def write_onnx(generator: Exported, path: Path) -> float:
     """Write the network as ONNX: condition [B, 1, S, S] → painting [B, C, S, S], in [-1, 1].
 
     S is the generator's image_size, B any number.
@@ -65,7 +65,7 @@ def write_onnx(generator: Generator, path: Path) -> float:
 
 
 @torch.inference_mode()
-def _difference(generator: Generator, path: Path) -> float:
+def _difference(generator: Exported, path: Path) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -79,6 +79,6 @@ def _difference(generator: Generator, path: Path) -> float:
     return largest
 
 
-def _noise(generator: Generator, batch: int) -> torch.Tensor:
+def _noise(generator: Exported, batch: int) -> torch.Tensor:
     shape = (batch, generator.color_space.condition_channels, *2 * (generator.image_size,))
     return torch.rand(shape, generator=torch.Generator().manual_seed(batch)) * 2 - 1
