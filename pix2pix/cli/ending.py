@@ -4,11 +4,14 @@ import contextlib
 import os
 import select
 import sys
+import time
 import traceback
 from typing import NoReturn
 
 from pix2pix.cli.help import wrap
 from pix2pix.errors import LostProcessError, UserError
+
+HEAD_START_SECONDS = 3.0  # of rank 0, to tell an error that every rank has
 
 
 def end_after(error: BaseException) -> int:
@@ -21,6 +24,10 @@ def end_after(error: BaseException) -> int:
         status = 2
         if is_first_rank() if error.tell is None else error.tell:
             print(wrap(f"error: {error}"), file=sys.stderr)
+        elif error.tell is None:
+            # Every rank meets it by itself, before they have joined. A launcher that sees this one
+            # end first would end rank 0 before it has told.
+            time.sleep(HEAD_START_SECONDS)
     elif isinstance(error, LostProcessError):
         status = 69  # EX_UNAVAILABLE
         print(wrap(f"error: {error}"), file=sys.stderr)

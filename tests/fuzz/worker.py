@@ -18,6 +18,7 @@ from pix2pix.photos.helper import stop_helpers
 from pix2pix.photos.photo import open_picture
 from pix2pix.photos.photo_error import PhotoError
 from pix2pix.photos.picture import read_gray
+from pix2pix.system.machine import peak_memory
 from tests.fuzz.seeds import SEEDS, mutate
 
 MAX_PIXELS = 16_000_000  # what a damaged head may claim
@@ -59,11 +60,9 @@ def main(kind: str, first: int, count: int, seconds: float) -> None:
             print(json.dumps({"traceback": number, "text": traceback.format_exc()}), flush=True)
         slowest = max(slowest, time.monotonic() - started)
     stop_helpers()
-    peaks = [
-        resource.getrusage(who).ru_maxrss * KIB
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    print(json.dumps({"outcomes": outcomes, "slowest": slowest, "peak_bytes": max(peaks)}))
+    helpers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB
+    peak_bytes = max(peak_memory(), helpers)
+    print(json.dumps({"outcomes": outcomes, "slowest": slowest, "peak_bytes": peak_bytes}))
 
 
 if __name__ == "__main__":
