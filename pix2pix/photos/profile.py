@@ -80,7 +80,7 @@ def _check_space(profile: bytes, mode: str) -> bytes:
     return space
 
 
-@lru_cache(8)
+@lru_cache(64)
 def _transform(profile: bytes, source: str, target: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform to sRGB; None where it changes no color by more than 1 of 255."""
     _check_space(profile, source.removesuffix("A"))
@@ -105,7 +105,7 @@ def _build(
         raise BrokenProfileError(str(error)) from error
 
 
-@lru_cache(8)
+@lru_cache(64)
 def _gray_table(profile: bytes) -> list[int] | None:
     """Return the 256 levels in sRGB; None where none differs by more than 1.
 
