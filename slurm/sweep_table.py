@@ -92,7 +92,9 @@ def plot_sweep(folder: Path, file: Path) -> None:
     truths = [point.values[_TRUTH] for point in points if _TRUTH in point.values]
     if truths:
         axes.axvline(truths[0], linestyle=":", color="gray")
-        axes.text(truths[0], axes.get_ylim()[0], " truth", color="gray", va="bottom")
+        axes.text(truths[0], axes.get_ylim()[0], "truth ", color="gray", ha="right", va="bottom")
+    axes.ticklabel_format(useOffset=False)
+    axes.margins(0.15)
     axes.set_xlabel("colorfulness (Hasler and Süsstrunk)")
     axes.set_ylabel("PSNR, dB")
     picture = io.BytesIO()
