@@ -136,6 +136,10 @@ def _check_apart(points: Sequence[Point]) -> None:
     for point in points:
         fields: dict[str, Any] = point.config.to_json()
         fields.pop("run_dir")
+        if any(point.name == other.name for other in seen.values()):
+            raise UserError(
+                f"two points would share the folder {point.name}: '/' becomes '_' there"
+            )
         key = json.dumps(fields, sort_keys=True)
         if key in seen:
             raise UserError(f"the points {seen[key].name} and {point.name} are the same training")

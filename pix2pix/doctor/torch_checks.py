@@ -1,6 +1,7 @@
 """Checks that need torch: its CUDA against the driver, each GPU, a training step, all-reduce."""
 
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -59,7 +60,10 @@ def check_all_reduce(patient: Patient) -> list[Finding]:
     from torch.multiprocessing.spawn import spawn
 
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    spawn(_reduce, args=(count, queue), nprocs=count)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn(_reduce, args=(count, port, queue), nprocs=count)
     seconds = queue.get()
     # The bus bandwidth of NCCL's tests: each byte crosses 2(n-1)/n times.
     rate = ALL_REDUCE_BYTES * 2 * (count - 1) / count / seconds / 1e9
@@ -129,10 +133,12 @@ def _driver() -> str | None:
     return ended.stdout.split()[0] if ended.returncode == 0 and ended.stdout.split() else None
 
 
-def _reduce(rank: int, count: int, queue: "torch.multiprocessing.SimpleQueue[float]") -> None:
+def _reduce(
+    rank: int, count: int, port: int, queue: "torch.multiprocessing.SimpleQueue[float]"
+) -> None:
     import torch.distributed as dist
 
-    store = dist.TCPStore("127.0.0.1", 29571, count, is_master=rank == 0)
+    store = dist.TCPStore("127.0.0.1", port, count, is_master=rank == 0)
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", store=store, rank=rank, world_size=count)
     values = torch.zeros(ALL_REDUCE_BYTES // 4, device="cuda")

@@ -46,6 +46,7 @@ def test_every_combination_is_a_point_with_a_folder_of_its_own():
         (["seed="], "--grid takes FLAG=VALUE,VALUE"),
         (["seed=0,"], "--grid seed needs a value"),
         (["seed=1,01"], "the points seed=1 and seed=01 are the same training"),
+        (["init_from=a/b,a_b"], "two points would share the folder init_from=a_b"),
         (["seed=0", "seed=1"], "--grid names seed twice; give all of its values together"),
         (["l1_weight=-1"], "the point l1_weight=-1: l1_weight must be 0 or more"),
         (["image_size=100"], "the point image_size=100: image_size 100 is not a power of two"),
