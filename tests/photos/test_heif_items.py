@@ -66,6 +66,7 @@ def test_depth_and_primaries_are_honored(write, bits: int, primaries: int) -> No
     error = np.abs(pixels / np.iinfo(pixels.dtype).max - as_seen(primaries))
     assert error.mean() < (2.5 if write is heic else 1) / 255
     assert notes == []
+    assert np.abs(pixels.max() / np.iinfo(pixels.dtype).max - 1) < 0.004  # white is white
     levels = len(np.unique(pixels[..., 0]))
     assert levels > 256 or bits == 8
 
