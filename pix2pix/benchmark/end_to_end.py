@@ -82,11 +82,7 @@ def _train(
     pauses = last.trainer.reports.window.seconds
     return {
         **rates(config.global_batch, [fit.rate(length.unmeasured) for fit in fits], alone),
-        **parts(
-            seconds_before + last.seconds_to_start,
-            last.seconds,
-            last.trainer.reports.window.seconds,
-        ),
+        **parts(seconds_before + last.seconds_to_start, last.seconds, pauses),
         **(last.quality() if options.num_samples else {}),
         "num_samples": length.total_steps * config.global_batch,
         "num_train_photos": last.trainer.train.num_samples,
