@@ -63,7 +63,7 @@ def summary_line(section: Section, outcome: Outcome) -> str:
     head = f"{sign} {section.name:12} {outcome.seconds:4.0f} s  "
     told = [target.judge(outcome.rows) for target in section.targets]
     told += [outcome.problem] if outcome.problem else []
-    text = "; ".join(told) or f"{len(outcome.rows)} rows"
+    text = "; ".join(told) or "done"
     lines = textwrap.wrap(text, WIDTH - len(head), break_long_words=False)
     return head + f"\n{' ' * len(head)}".join(lines)
 

@@ -19,7 +19,7 @@ class Trial:
     Attributes:
         device: "cuda" or "cpu"; a section that finds itself on another one fails.
         photos: folder, zip or tar of photographs; None for synthetic ones.
-        tests: folder of the tests.
+        tests: files and folders that have all tests marked gpu; others may need more packages.
         precision: None for the device's default.
         image_size: pixels. width: channels of both networks.
         batches, compiled_batches, classic_batches, decoded_batches: photographs of a step, of a
@@ -32,7 +32,7 @@ class Trial:
 
     device: str = "cuda"
     photos: str | None = None
-    tests: str = "tests"
+    tests: tuple[str, ...] = ("tests/gpu", "tests/training/test_step.py")
     precision: str | None = None
     image_size: int = 256
     width: int = 64

@@ -17,12 +17,13 @@ def tests(trial: Trial) -> Iterator[Row]:
 
     Raises RuntimeError where one failed, or there was none.
     """
-    if not Path(trial.tests).is_dir():
-        raise RuntimeError(f"there is no folder {trial.tests}: run this from a checkout")
+    missing = [name for name in trial.tests if not Path(name).exists()]
+    if missing:
+        raise RuntimeError(f"there is no {missing[0]} here: run this in a checkout")
     with tempfile.TemporaryDirectory(prefix="gpu-") as name:
         report = Path(name, "report.xml")
         flags = ["-m", "gpu", "-v", "--numprocesses", str(PROCESSES), f"--junitxml={report}"]
-        ended = subprocess.run([sys.executable, "-m", "pytest", *flags, trial.tests])
+        ended = subprocess.run([sys.executable, "-m", "pytest", *flags, *trial.tests])
         if not report.exists():
             raise RuntimeError(f"pytest ended with status {ended.returncode}; is it installed?")
         cases = list(ElementTree.parse(report).iter("testcase"))

@@ -1,14 +1,17 @@
 """`make gpu` never ends well where nothing was checked, and keeps what a section measured."""
 
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from pix2pix.cli.options import flags_of
+from pix2pix.gpu import steps
 from pix2pix.gpu.options import GpuOptions, Part
 from pix2pix.gpu.prove import FAILED, NO_GPU, prove
 from pix2pix.gpu.sections import LOOK, NINE_MINUTES, SECTIONS, Section, Target, Trial
@@ -126,6 +129,21 @@ def test_all_sections_but_the_slow_one_take_nine_minutes_at_most():
     assert "part" in flags_of(GpuOptions)
 
 
+def test_the_section_of_tests_has_every_test_that_is_marked_gpu():
+    marks = re.compile(r"mark\.gpu|\bDEVICES\b")
+    files = {path for path in (ROOT / "tests").rglob("test_*.py") if marks.search(path.read_text())}
+    listed = {path for name in Trial().tests for path in [ROOT / name, *(ROOT / name).rglob("*")]}
+    assert files - {ROOT / "tests" / "test_conftest.py"} <= listed
+
+
+def test_a_mode_that_does_not_compile_is_a_row_and_the_others_are_measured():
+    rows = []
+    with pytest.raises(RuntimeError, match=r"default at batch 2: .*nonsense.*; reduce-overhead at"):
+        rows.extend(steps.compiled(replace(ON_CPU, backend="nonsense")))
+    assert [row["mode"] for row in rows] == ["default", "reduce-overhead"]
+    assert all("failed: " in row["photographs/s"] for row in rows)
+
+
 A_SUITE = """
 import pytest
 
@@ -148,14 +166,14 @@ def test_every_section_runs_on_a_cpu_in_small(tmp_path, monkeypatch):
     suite.mkdir()
     (suite / "test_it.py").write_text(A_SUITE)
     (suite / "pytest.ini").write_text("[pytest]\nmarkers = gpu: a GPU\n")
-    trial = Trial(**{**vars(ON_CPU), "tests": str(suite)})
+    trial = replace(ON_CPU, tests=(str(suite),))
     patient = [part._replace(seconds=200) for part in SECTIONS if not part.slow]
     assert prove(trial, tmp_path / "out", sections=patient) == FAILED
     report = (tmp_path / "out" / "report.md").read_text()
     texts = dict(part.split("\n", 1) for part in report.split("\n## ")[1:])
     assert list(texts) == [part.name for part in patient]
     failed = [name for name, text in texts.items() if "**Failed**" in text]
-    assert failed == ["tests", "compile"]  # one test is bad, and one mode is inductor's alone
+    assert failed == ["tests"]  # one of its tests is bad
     for words in ("no GPU", "torch 2", "| 1 | 1 |", "arithmetic", "1 of 2 tests failed"):
         assert words in texts["tests"]
     assert texts["step"].count("\n| 1 | no |") == texts["step"].count("\n| 2 | no |") == 1

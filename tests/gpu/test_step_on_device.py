@@ -120,15 +120,15 @@ def test_memory_is_free_when_a_step_is_gone(device):
         assert torch.cuda.memory_allocated() - before < 32 * MIB  # workspaces of libraries stay
 
 
-@pytest.mark.gpu
-def test_convolutions_in_32_bits_are_those_of_the_cpu_without_tf32():
+@pytest.mark.parametrize("device", DEVICES)
+def test_convolutions_in_32_bits_are_those_of_the_cpu_without_tf32(device):
     """TF32 has 10 bits of mantissa; switched off, a GPU computes as the CPU does."""
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
-        _, state, step = build(device="cuda", dropout=False)
+        _, state, step = build(device=device, dropout=False)
         plain = copy.deepcopy(state.generator).cpu()
-        _, (fake,) = parts(state, step, batch_of().to(torch.device("cuda")))
+        _, (fake,) = parts(state, step, batch_of().to(torch.device(device)))
         pairs, _ = parts(*build(dropout=False)[1:], batch_of())
         torch.testing.assert_close(fake.cpu(), plain(pairs[0][0]), rtol=1e-3, atol=1e-4)
     finally:
