@@ -15,8 +15,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from pix2pix.data.data_set import DataSet, digest_of
 from pix2pix.data.index import ShardIndex
 from pix2pix.errors import UserError
-from pix2pix.photos.photo import PhotoError
-from pix2pix.photos.resize import open_square
+from pix2pix.photos.photo_error import PhotoError
 from pix2pix.system.reading import PatientFile, patiently
 
 # Fewer than most systems let a process open (1,024). To open one again takes 10 µs here, and on a
@@ -98,6 +97,8 @@ class ShardReader:
         name = self.name(shard, sample)
         try:
             if data.split.kind == "pictures":
+                from pix2pix.photos.resize import open_square  # files of every kind: 30 modules
+
                 picture = bytes(self._bytes(shard, "picture", sample))
                 return name, *open_square(picture, data.split.short_side, side, top, left)
             gray, color = self._pair(shard, sample)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pix2pix.model.color import at_least_float32, rgb_to_lab
-from pix2pix.model.color_difference import delta_e_76, delta_e_2000
 
 PSNR_CAP = 100.0  # dB
 
@@ -39,6 +38,8 @@ def detailed_metrics(
 
     rgb and truth: as `quantize` gives them; lab and lab_truth: the same in CIE Lab.
     """
+    from pix2pix.model.color_difference import delta_e_76, delta_e_2000  # no training needs them
+
     values = _basic_metrics(rgb, truth, lab, lab_truth) | {
         "delta_e": _pixel_mean(delta_e_2000(lab, lab_truth)),
         "delta_e_76": _pixel_mean(delta_e_76(lab, lab_truth)),
