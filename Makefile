@@ -51,7 +51,7 @@ BENCHMARKS = prep loader step end_to_end scaling checkpoint
 # Ten minutes: 2,000 damaged files of each format. FUZZ="--first 5000" damages others.
 .PHONY: fuzz
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.fuzz --mutations 2000 --seconds 600 $(FUZZ)
+	$(BIN)/python -m tests.fuzz --mutations 1000000 --seconds 600 $(FUZZ)
 
 .PHONY: bench $(BENCHMARKS:%=bench-%)
 bench: $(BENCHMARKS:%=bench-%)

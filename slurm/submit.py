@@ -18,10 +18,11 @@ from pix2pix.cli.command_line import Command, Options, main
 from pix2pix.cli.help import wrap
 from pix2pix.cli.options import option
 from pix2pix.config import TrainConfig
-from pix2pix.data.data_set import open_data
+from pix2pix.data.data_set import epoch_samples, open_data, open_training
 from pix2pix.errors import UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.training.plan import EstimateOptions, check_estimate, cost_table
 from slurm.checks import (
     check_cluster,
     check_one_at_a_time,
@@ -55,12 +56,14 @@ class PartsOptions:
             raise UserError(f"parts must be at least 1, not {self.parts}")
 
 
-def train(cluster: ClusterOptions, config: TrainConfig) -> int:
+def train(cluster: ClusterOptions, dry: EstimateOptions, config: TrainConfig) -> int:
     """Train on a cluster; with the flags of scripts/train.py, one rank on each GPU.
 
     The job saves and requeues itself before its time limit and when it is preempted, and goes on
-    where it was. The same command, given again, goes on with a run that was stopped.
+    where it was. The same command, given again, goes on with a run that was stopped. --dry_run
+    says what it costs.
     """
+    check_estimate(dry.estimate, cluster.dry_run)
     config, changes = check_run(cluster, with_absolute_paths(config))
     run = RunDirectory(config.run_dir)
     if run.newest_step() >= (config.total_steps or 0):
@@ -71,6 +74,9 @@ def train(cluster: ClusterOptions, config: TrainConfig) -> int:
     launch = _launch(cluster, run.root.name, run.jobs, run.snapshots)
     facts = {"config": config.to_json()}
     if not _is_ready(launch, facts, uses_gpus=True):
+        samples = epoch_samples(open_training(config)[0])
+        ranks = cluster.world_size, cluster.ranks_per_node
+        print(cost_table(config, samples, *ranks, measure=dry.estimate), file=sys.stderr)
         return 0
     if cluster.cluster == "debug":
         return TrainJob(config)()
@@ -278,7 +284,7 @@ def _texts(options: Any) -> dict[str, Any]:
 
 
 COMMANDS: dict[str, tuple[Command, Options]] = {
-    "train": (train, (ClusterOptions, TrainConfig)),
+    "train": (train, (ClusterOptions, EstimateOptions, TrainConfig)),
     "sweep": (sweep, (ClusterOptions, GridOptions, TrainConfig)),
     "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
     "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),

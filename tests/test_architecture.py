@@ -25,9 +25,11 @@ LIGHT_MODULES = (
     "pix2pix.data.order",
     "pix2pix.data.preflight",
     "pix2pix.data.shards",
+    "pix2pix.model.size",
     "pix2pix.run.checkpoint_files",
     "pix2pix.run.claim",
     "pix2pix.run.run_directory",
+    "pix2pix.training.plan",
 )
 
 MAX_FILE_LINES = 320

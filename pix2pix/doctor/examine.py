@@ -4,14 +4,15 @@ python -m pix2pix.doctor.examine MODULE FUNCTION PATIENT prints the rows of one 
 """
 
 import json
-import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
 
 from pix2pix.cli.help import WIDTH, wrap
 from pix2pix.doctor.findings import Finding, Patient, fails
+from pix2pix.system.bounded import run_bounded
 
 _MACHINE, _TORCH = "pix2pix.doctor.machine", "pix2pix.doctor.torch_checks"
 CHECKS = (  # name, module, function, seconds that it may take
@@ -43,14 +44,13 @@ def _run(
     what: str, module: str, function: str, patient: Patient, seconds: float
 ) -> Sequence[Finding]:
     command = [sys.executable, "-m", __spec__.name, module, function, json.dumps(asdict(patient))]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
+    ended = run_bounded(command, seconds)
+    if ended.status is None:
         cure = "a driver or a file system may hang: try it alone, see dmesg"
         return [fails(what, f"no answer in {seconds:.0f} s", cure)]
-    lines = [line for line in ended.stdout.splitlines() if line.startswith(_RESULT)]
-    if ended.returncode or not lines:
-        words = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
+    lines = [line for line in ended.output.splitlines() if line.startswith(_RESULT)]
+    if ended.status or not lines:
+        words = ended.errors.strip().splitlines() or [f"status {ended.status}"]
         return [fails(what, words[-1][:200], "install what is missing: pip install -e .")]
     return [Finding(**row) for row in json.loads(lines[-1].removeprefix(_RESULT))]
 
@@ -66,8 +66,6 @@ def row_text(row: Finding) -> str:
 
 
 def _filled(text: str, width: int) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(text, width, break_long_words=False) or [""]
 
 

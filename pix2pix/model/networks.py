@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pix2pix.errors import UserError
+from pix2pix.model.size import KERNEL, MAX_WIDENING, unet_widths
 
 NORMS = ("batch", "instance", "sync_batch")
 IMAGE_SIZES = (64, 128, 256, 512)
 
-KERNEL = 4
-MAX_WIDENING = 8  # channels double per level up to 8 × width: 64, 128, 256, 512, 512, …
 MAX_DROPOUT_BLOCKS = 3
 
 
@@ -51,7 +50,7 @@ class UNetGenerator(nn.Module):
         if image_size not in IMAGE_SIZES:
             raise UserError(f"image_size {image_size} is not possible; use one of {IMAGE_SIZES}")
         levels = image_size.bit_length() - 1
-        *widths, bottom = (width * min(2**level, MAX_WIDENING) for level in range(levels))
+        *widths, bottom = unet_widths(image_size, width)
         # Only up-blocks of full width have dropout, as in the published code: 128 px has two of
         # them, 64 px one.
         dropout_blocks = min(MAX_DROPOUT_BLOCKS, levels - 5) if dropout else 0

@@ -1,4 +1,4 @@
-"""Boxes of the ISO base media format: what JPEG 2000 and JPEG XL files say beside their pixels."""
+"""Boxes of the ISO base media format: what JPEG 2000, JPEG XL, AVIF say beside their pixels."""
 
 import struct
 from collections.abc import Iterator

@@ -29,6 +29,8 @@ from pix2pix.photos.upright import is_sideways, turn_upright
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0
+# Kinds whose further frames are pictures; an MPO's are previews, and others of the same moment.
+_OF_FRAMES = frozenset(("GIF", "WEBP", "PNG", "AVIF", "HEIF"))
 _SRGB_FILE_GAMMA = 1 / 2.2  # what a PNG of sRGB says, and most others, too
 # Entropy-coded data that mean something else than nothing does: no byte of it is a marker's.
 _SOME_BITS = bytes(range(1, 255)) * 2
@@ -118,7 +120,7 @@ class PillowPicture:
         if self._picture is None:
             with decoder_errors():
                 photo = self._load()
-                if getattr(photo, "n_frames", 1) > 1 and photo.format in ("GIF", "WEBP", "PNG"):
+                if getattr(photo, "n_frames", 1) > 1 and photo.format in _OF_FRAMES:
                     self.notes.append(FIRST_FRAME)
                 self._picture = to_8_bits(photo, self._profile, self.notes)
         return self._picture
@@ -246,17 +248,25 @@ def profile_of(photo: Image.Image) -> bytes:
         return profile if isinstance(profile, bytes) else b"broken"
     if photo.mode in ("CMYK", "LAB"):
         return b""
-    if photo.format == "PNG" and "srgb" not in photo.info and "gamma" in photo.info:
-        chromaticities = photo.info.get("chromaticity", SRGB_CHROMATICITIES)
-        gamma = photo.info["gamma"]
-        near = max(abs(a - b) for a, b in zip(chromaticities, SRGB_CHROMATICITIES, strict=True))
-        if abs(gamma - _SRGB_FILE_GAMMA) < 0.02 and near < 0.02:
-            return b""
-        try:
-            return rgb_profile(chromaticities, 1 / gamma)
-        except (ValueError, ZeroDivisionError):
-            return b"broken"
+    if photo.format == "PNG" and "srgb" not in photo.info:
+        profile = _profile_of_gamma(photo)
+        if profile:
+            return profile
     return adobe_rgb() if is_marked_adobe_rgb(photo) else b""
+
+
+def _profile_of_gamma(photo: Image.Image) -> bytes:
+    """Return a profile of a PNG's gAMA and cHRM, either of which may be absent."""
+    chromaticities = photo.info.get("chromaticity", SRGB_CHROMATICITIES)
+    gamma = photo.info.get("gamma", _SRGB_FILE_GAMMA)
+    try:
+        near = max(abs(a - b) for a, b in zip(chromaticities, SRGB_CHROMATICITIES, strict=True))
+        is_usual = abs(gamma - _SRGB_FILE_GAMMA) < 0.02
+        if is_usual and near < 0.02:
+            return b""
+        return rgb_profile(chromaticities, 1 / gamma if "gamma" in photo.info else None)
+    except (ValueError, ZeroDivisionError):
+        return b"broken"
 
 
 def _lab_profile() -> bytes:

@@ -12,6 +12,24 @@ SRGB_CHROMATICITIES: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06
 P3_CHROMATICITIES: Chromaticities = (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
 BT_2020_CHROMATICITIES: Chromaticities = (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
 _ADOBE_RGB: Chromaticities = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+_BT_601_625: Chromaticities = (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06)
+_BT_601_525: Chromaticities = (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070)
+_DCI_P3: Chromaticities = (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+
+# Code points of ITU-T H.273, which AVIF, HEIC, PNG and JPEG XL name; 2 is "unspecified".
+_PRIMARIES = {
+    1: SRGB_CHROMATICITIES,
+    2: SRGB_CHROMATICITIES,
+    5: _BT_601_625,
+    6: _BT_601_525,
+    7: _BT_601_525,
+    9: BT_2020_CHROMATICITIES,
+    11: _DCI_P3,
+    12: P3_CHROMATICITIES,
+}
+# Exponents; None is the curve of sRGB, by which browsers show those of BT.601, 709 and 2020, too.
+_GAMMAS = {1: None, 2: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None, 14: None, 15: None}
+
 _POINTS = 4096  # of a sampled curve
 _D50 = (0.9642, 1.0, 0.8249)  # X, Y, Z of the profile connection space
 _BRADFORD = np.array(
@@ -22,6 +40,19 @@ _BRADFORD = np.array(
 def adobe_rgb() -> bytes:
     """Return a profile of Adobe RGB (1998), from its specification: chromaticities, 563/256."""
     return rgb_profile(_ADOBE_RGB, 563 / 256)
+
+
+def profile_of_code_points(primaries: int, transfer: int) -> bytes | None:
+    """Return a profile of two code points (ITU-T H.273): b"" for sRGB, None for one not known.
+
+    Those of high dynamic range (PQ, HLG) have no equal among profiles.
+    """
+    if primaries not in _PRIMARIES or transfer not in _GAMMAS:
+        return None
+    chromaticities, gamma = _PRIMARIES[primaries], _GAMMAS[transfer]
+    if chromaticities == SRGB_CHROMATICITIES and gamma is None:
+        return b""
+    return rgb_profile(chromaticities, gamma)
 
 
 def rgb_profile(chromaticities: Chromaticities, gamma: float | None) -> bytes:

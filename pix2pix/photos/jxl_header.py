@@ -120,7 +120,7 @@ def _skip_alpha(bits: _Bits) -> bool:
 
 
 def _profile(bits: _Bits) -> bytes | None:
-    """Return the color encoding as an ICC profile; that of a file is compressed, and not read."""
+    """Return the color encoding as an ICC profile; None for others (`jxl_profile.py`)."""
     if bits.take(1):  # all default
         return b""
     if bits.take(1):  # an ICC profile

@@ -19,7 +19,9 @@ STRIP_PIXELS = 2**20  # decoded at a time
 
 # What is said and counted of a photograph that was opened, but not as it was meant.
 PROFILE_IGNORED = "its color profile is broken and was ignored"
-READ_AS_8_BITS = "16 bits per channel were read as 8; for all of them: pip install -e '.[formats]'"
+READ_AS_8_BITS = (
+    "more than 8 bits per channel were read as 8; for all of them: pip install -e '.[formats]'"
+)
 COLORS_NOT_READ = "what its colors mean cannot be read, and they were taken as sRGB"
 FIRST_FRAME = "only the first of its frames is taken"
 PREVIEWS_LEFT = "smaller pages (previews) are left out"

@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from pix2pix.photos.icc import SRGB_CHROMATICITIES, profile_of_code_points, rgb_profile
 from pix2pix.photos.metadata import Metadata
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -24,6 +25,20 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             return
         yield data[start + 4 : start + 8], data[start + 8 : start + 8 + length]
         start += 12 + length
+
+
+def profile_of_cicp(data: bytes) -> bytes | None:
+    """Return a profile of the code points in a PNG's cICP, which go before all else that it says.
+
+    b"" where there are none; None where they are not known.
+    """
+    for kind, content in chunks(data):
+        if kind == b"cICP" and len(content) == 4:
+            profile = profile_of_code_points(content[0], content[1])
+            return rgb_profile(SRGB_CHROMATICITIES, None) if profile == b"" else profile
+        if kind == b"IDAT":
+            break
+    return b""
 
 
 def without_pixels(data: bytes) -> bytes:

@@ -6,6 +6,7 @@ ranks, rank 0 writes. A process that was not launched as one of many is rank 0 o
 
 import contextlib
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -66,6 +67,7 @@ class Distributed:
                 dynamo_backend="no",  # or DDP itself would be compiled; `Trainer` does it
                 kwargs_handlers=[group],
             )
+        self._groups: list[dist.ProcessGroup] = []
         self.rank: int = self.accelerator.process_index
         self.world_size: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
@@ -135,7 +137,9 @@ class Distributed:
         """
         if self.world_size == 1:
             return None
-        return cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self.timeout))
+        group = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=self.timeout))
+        self._groups.append(group)
+        return group
 
     def parallel(self, module: nn.Module) -> nn.Module:
         """Return `module` on the device, wrapped so that backward averages over the ranks."""
@@ -237,9 +241,19 @@ class Distributed:
             ) from None
 
     def shutdown(self) -> None:
-        """Leave the process group, so that a process may end without a warning or a hang."""
+        """Leave the process group, and wait for its threads to end.
+
+        A thread of gloo takes the interpreter's lock to release the tensors of its last message. If
+        the interpreter is ending by then, it aborts the process, whose work is done ("terminate
+        called without an active exception"; torch 2.14 on a busy machine). A group joins its
+        threads when the last reference to it goes: that of DDP is collected here, unless the
+        network is in use. Ours goes last: its destructor, unlike that of DDP, releases the lock.
+        """
         if dist.is_initialized():
+            groups, self._groups = [dist.group.WORLD, *self._groups], []
             dist.destroy_process_group()
+            gc.collect()
+            del groups
 
 
 class Agreement:

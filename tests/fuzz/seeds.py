@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
+from pix2pix.photos.png_chunks import chunk, insert_chunks
 from tests.photos.odd_files import by_pillow, cmyk_profile, gray_profile, ramps, tiff
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -31,7 +32,7 @@ def _pngs() -> list[bytes]:
     Image.fromarray(ramps(48, 64, 3)).quantize(64).save(palette, "PNG", transparency=3)
     return [
         _pillow("PNG", profile=SRGB, dpi=(300, 300)),
-        deep,
+        insert_chunks(deep, chunk(b"cICP", bytes([12, 13, 0, 1]))),
         _pillow("PNG", 4),
         palette.getvalue(),
     ]
@@ -55,10 +56,32 @@ def _tiffs() -> list[bytes]:
 
 
 def _heifs() -> list[bytes]:
-    from pillow_heif import register_heif_opener
+    from pillow_heif import HeifFile, register_heif_opener
 
     register_heif_opener()
-    return [_pillow("HEIF", profile=SRGB)]
+    samples, deep = ramps(48, 64, 3, 16), io.BytesIO()
+    file = HeifFile()
+    file.add_frombytes("RGB;16", samples.shape[1::-1], samples.tobytes())
+    file.save(deep, color_primaries=12)
+    return [_pillow("HEIF", profile=SRGB), deep.getvalue()]
+
+
+def _avifs() -> list[bytes]:
+    samples = ramps(48, 64, 3, 16) >> 6
+    deep = imagecodecs.avif_encode(samples, bitspersample=10, primaries=9, transfer=13)
+    return [_pillow("AVIF", profile=SRGB), _pillow("AVIF", 4), bytes(deep)]
+
+
+def _netpbms() -> list[bytes]:
+    deep = ramps(48, 64, 3, 16).astype(">u2").tobytes()
+    numbers = " ".join(map(str, ramps(12, 16, 1, 16).ravel())).encode()
+    return [
+        _pillow("PPM"),
+        _pillow("PPM", 1),
+        b"P6 64 48 65535\n" + deep,
+        b"P7\nWIDTH 64\nHEIGHT 48\nDEPTH 3\nMAXVAL 65535\nENDHDR\n" + deep,
+        b"P2 16 12 65535\n" + numbers,
+    ]
 
 
 def _jpeg2000s() -> list[bytes]:
@@ -69,7 +92,9 @@ def _jpeg2000s() -> list[bytes]:
 
 def _jpeg_xls() -> list[bytes]:
     shallow = imagecodecs.jpegxl_encode(ramps(48, 64, 3))
-    return [bytes(shallow), bytes(imagecodecs.jpegxl_encode(ramps(48, 64, 1, 16), lossless=True))]
+    deep = imagecodecs.jpegxl_encode(ramps(48, 64, 1, 16), lossless=True)
+    wrapped = imagecodecs.jpegxl_encode_jpeg(_pillow("JPEG", 1, profile=GRAY))
+    return [bytes(shallow), bytes(deep), bytes(wrapped)]
 
 
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
@@ -79,9 +104,9 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "TIFF": _tiffs,
     "BMP": lambda: [_pillow("BMP"), _pillow("BMP", 1)],
     "GIF": lambda: [_pillow("GIF")],
-    "PPM": lambda: [_pillow("PPM"), _pillow("PPM", 1)],
+    "PPM": _netpbms,
     "JPEG2000": _jpeg2000s,
-    "AVIF": lambda: [_pillow("AVIF", profile=SRGB), _pillow("AVIF", 4)],
+    "AVIF": _avifs,
     "HEIF": _heifs,
     "JXL": _jpeg_xls,
 }
