@@ -78,7 +78,7 @@ def _prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> None:
 
 
 def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
-    """Each color picture as a file of its own; gray and color JPEGs of some, in memory."""
+    """Write each color picture to a file of its own; return JPEGs of some, gray and color."""
     pictures.mkdir()
     pairs: list[tuple[bytes, bytes]] = []
     for data, shard in reader.shards:
@@ -148,7 +148,7 @@ def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int)
 
 
 def _seconds_per_sample(batches: Iterable[Any], options: LoaderOptions) -> float:
-    """From the first batch, when the processes have started, to the last."""
+    """Return seconds per sample from the first batch, when processes have started, to the last."""
     stream = iter(batches)
     next(stream)
     started = time.perf_counter()

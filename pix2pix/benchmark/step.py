@@ -25,7 +25,7 @@ MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}  # large enough to reach the device's 
 
 
 def measure(options: StepOptions, distributed: Distributed) -> Figures:
-    """Photographs per second of `AdversarialStep`, uint8 batch to updated weights, on this device.
+    """Measure photographs per second of `AdversarialStep`: uint8 batch to updated weights.
 
     The classic step runs at each of `classic_batches`; its best rate counts.
     """
@@ -93,7 +93,7 @@ def _our_step(options: StepOptions, precision: str, device: torch.device) -> Cal
 
 
 def _flops(step: Callable[[], object]) -> int:
-    """Floating-point operations of a step, a multiplication and an addition counting as two."""
+    """Count the floating-point operations of a step; a multiplication and an addition are two."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()

@@ -70,7 +70,7 @@ class RunLog:
             self._board.close()
 
     def advance(self) -> None:
-        """One step is done."""
+        """Count a step."""
         if self.active:
             self._bar.update()
 
@@ -118,7 +118,7 @@ class RunLog:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Most memory in use so far: the GPU's, or this process's where there is none."""
+    """Return the peak of memory so far: the GPU's, or this process's where there is none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     import resource  # Windows has none
