@@ -35,7 +35,7 @@ class Records:
     """The files in `folder`; any rank adds errors, rank 0 and submit.py the rest."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the files; nothing is read or made yet."""
+        """Set the paths; nothing is read or made yet."""
         self.folder = folder
         self.history = self.folder / "history.jsonl"
 

@@ -110,7 +110,7 @@ def _part_of(job: str) -> str:
 
 @contextmanager
 def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Let these signals do what Ctrl-C does: data preparation ends in good order then."""
+    """Treat these signals as Ctrl-C: data preparation then ends in good order."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for other in signals:

@@ -79,7 +79,7 @@ def prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> ShardReade
 
 
 def unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
-    """Write each color picture as a file of its own; return gray and color JPEGs of some."""
+    """Write each color picture to a file of its own; return JPEGs of some, gray and color."""
     pictures.mkdir()
     pairs: list[tuple[bytes, bytes]] = []
     for data, shard in reader.shards:
@@ -149,7 +149,7 @@ def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int)
 
 
 def _seconds_per_sample(batches: Iterable[Any], options: LoaderOptions) -> float:
-    """From the first batch, when the processes have started, to the last."""
+    """Return seconds per sample from the first batch, when processes have started, to the last."""
     stream = iter(batches)
     next(stream)
     started = time.perf_counter()

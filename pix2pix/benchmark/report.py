@@ -34,7 +34,7 @@ def report(name: str, figures: Figures, output: Output, device: str | None = Non
 
 
 def spread(values: Sequence[float]) -> float:
-    """(Largest − smallest) ÷ median, of the rounds of one side."""
+    """Return (largest − smallest) ÷ median of the rounds of one side."""
     return (max(values) - min(values)) / median(values)
 
 

@@ -26,7 +26,7 @@ MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}  # large enough to reach the device's 
 
 
 def measure(options: StepOptions, distributed: Distributed) -> Figures:
-    """Photographs per second of `AdversarialStep`, uint8 batch to updated weights, on this device.
+    """Measure photographs per second of `AdversarialStep`: uint8 batch to updated weights.
 
     The classic step runs at each of `classic_batches`; its best rate counts.
     """
@@ -100,7 +100,7 @@ def our_step(
 
 
 def flops_of(step: Callable[[], object]) -> int:
-    """Return the floating-point operations of a step; a multiplication and an addition are two."""
+    """Count the floating-point operations of a step; a multiplication and an addition are two."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()

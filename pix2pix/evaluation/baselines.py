@@ -31,5 +31,5 @@ def paint_true_chroma(gray: Tensor, color: Tensor) -> Tensor:
 
 
 def mean_ab(color: Tensor) -> Tensor:
-    """Mean a and b of each photograph: [B, 2] float64."""
+    """Return the mean a and b of each photograph: [B, 2] float64."""
     return rgb_to_lab(color.float() / 255)[:, 1:].mean(dim=(2, 3), dtype=torch.float64)

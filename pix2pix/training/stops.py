@@ -26,7 +26,7 @@ class Stops:
     failed_nodes: dict[str, str] = field(default_factory=dict)
 
     def at_start(self, stream: BatchStream, distributed: Distributed) -> bool:
-        """Whether the first batches can't be read, the same on every rank: nothing is trained."""
+        """Return True, on every rank, if the first batches can't be read: nothing is trained."""
         stream.fetch()
         self.storage_error = stream.storage_error
         return any(distributed.all_gather_object(self.storage_error is not None))
