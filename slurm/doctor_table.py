@@ -76,7 +76,8 @@ def doctor_table(options: TableOptions) -> int:
     rows = [*_merged(by_node), *dict.fromkeys(sums)]
     if len(by_node) < options.nodes:
         rows.append(_missing(options, attempt, by_node))
-    print(wrap(f"{options.nodes} nodes: {', '.join(by_node) or 'none answered'}"))
+    count = f"{options.nodes} node{'s' if options.nodes > 1 else ''}"
+    print(wrap(f"{count}: {', '.join(by_node) or 'none answered'}"))
     for row in rows:
         print(row_text(row))
     print(verdict(rows))

@@ -66,7 +66,7 @@ def row_text(row: Finding) -> str:
 
 
 def _filled(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False) or [""]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def verdict(rows: Sequence[Finding]) -> str:

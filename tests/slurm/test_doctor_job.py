@@ -4,14 +4,17 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from pix2pix.doctor.findings import fails, note, ok
-from slurm.doctor_job import rows_folder
+from pix2pix.doctor.findings import Patient, fails, note, ok
+from pix2pix.system.bounded import Ended
+from slurm import doctor_job
+from slurm.doctor_job import DoctorJob, rows_folder
 from slurm.doctor_table import TableOptions, doctor_table
+from slurm.process_group import Member
 from slurm.records import Records
 from tests.slurm.commands import submit
 from tests.slurm.jobs import SECONDS, run, wait_for_state
@@ -74,6 +77,26 @@ def test_a_job_of_which_nothing_is_left_is_a_row(tmp_path, capsys):
     status, lines = table_of(tmp_path, capsys)
     assert status == 1
     assert lines[0] == "2 nodes: none answered"
+
+
+def test_ranks_do_not_wait_for_ever_for_a_node_that_gives_no_rows(tmp_path):
+    leave(tmp_path, "node_of_rank_00000", "n1", PYTHON)
+    job = DoctorJob(Patient(), tmp_path, patience=0.1)
+    rows = rows_folder(tmp_path, "7_0")
+    row = job._sum(Member(rank=0, world_size=2, num_nodes=2), rows)
+    assert (row.status, row.text) == ("fails", "not tried: 1 of 2 nodes gave no rows")
+    assert job._sum(Member(rank=1, world_size=2, num_nodes=2), rows) is None
+
+
+def test_a_sum_that_hangs_or_breaks_on_a_rank_is_a_row(tmp_path, monkeypatch):
+    job = DoctorJob(Patient(), tmp_path, patience=0.1)
+    member = Member(rank=1, world_size=2, num_nodes=0)
+    ends = Ended(1, "", "Traceback\nRuntimeError: NCCL error: no route to host", 3.0)
+    monkeypatch.setattr(doctor_job, "run_bounded", lambda command, seconds: ends)
+    assert job._sum(member, tmp_path).text == "RuntimeError: NCCL error: no route to host"
+    ends = Ended(None, "", "", 180.0)
+    assert job._sum(member, tmp_path) is None  # rank 0 tells
+    assert job._sum(replace(member, rank=0), tmp_path).text == "not done in 180 s"
 
 
 def test_a_dry_run_shows_the_script_and_writes_nothing(tmp_path, capsys):
