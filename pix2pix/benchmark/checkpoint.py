@@ -42,7 +42,7 @@ def measure(options: CheckpointOptions) -> tuple[Figures, str | None]:
     Raises UserError where the scratch folder can't be written.
     """
     with _scratch(options.run_dir) as folder:
-        saves, device = _measured_saves(options, folder)
+        saves, device = measured_saves(options, folder)
         starts = _measured_starts(options, folder)
     even_share = saves["total_bytes"] / options.num_processes
     ratios = {
@@ -66,8 +66,11 @@ def _scratch(root: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Measure saves by ranks of a process group, which this process is not one of."""
+def measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str, Any], str | None]:
+    """Measure saves by ranks of a process group, which this process is not one of.
+
+    Returns the figures, and the GPU that they were measured on.
+    """
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     ranks = []

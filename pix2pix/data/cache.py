@@ -19,8 +19,9 @@ from filelock import FileLock
 
 from pix2pix.data.fetch import FetchError, chunks
 from pix2pix.data.shards import Shard
-from pix2pix.errors import UserError
+from pix2pix.errors import StorageError, UserError
 from pix2pix.system.durable import flush
+from pix2pix.system.reading import TRANSIENT
 
 TRIES = 3
 SHARE_OF_FREE = 0.8
@@ -180,6 +181,10 @@ class ShardCache:
         try:
             yield
         except OSError as error:
+            if error.errno in TRANSIENT:
+                raise StorageError(
+                    f"the file system of {self.folder} does not answer: {error.strerror}"
+                ) from error
             full = error.errno in (ENOSPC, EDQUOT)
             cause = "it is full" if full else error.strerror
             raise UserError(

@@ -13,6 +13,7 @@ from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.data.data_set import digest_of, epoch_samples, open_training
 from pix2pix.errors import UserError
 from pix2pix.export.generator import LIBRARY, PIPELINE, TAGS
+from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.run_directory import RunDirectory
 
 EVALUATION = "evaluation/"  # how these names begin in metrics.jsonl
@@ -45,6 +46,9 @@ def model_card(
         ModelCardData(license=license, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=TAGS),
         template_path=str(TEMPLATE),
         color_space=config.color_space,
+        encoder="" if config.encoder == NO_ENCODER else config.encoder,
+        encoder_weights=_encoder_weights(run, config),
+        encoder_license=run.encoder_facts().get("license", ""),
         size=config.image_size,
         quoted=json.dumps(name, ensure_ascii=False),
         argument=shlex.quote(name),
@@ -63,6 +67,14 @@ def recipe(config: TrainConfig) -> str:
     values = {name: getattr(config, name) for name in RECIPE_FIELDS}
     chosen = {name: value for name, value in values.items() if value != defaults[name]}
     return "\n".join(f"{name}: {json.dumps(value)}" for name, value in chosen.items())
+
+
+def _encoder_weights(run: RunDirectory, config: TrainConfig) -> str:
+    """Return whose weights the encoder began with: whoever passes it on has to tell."""
+    facts = run.encoder_facts()
+    if facts:
+        return f"{facts.get('origin', 'unknown')}, SHA-256 `{facts['sha256'][:16]}`"
+    return "a model of another training" if config.init_from is not None else ""
 
 
 def _training(run: RunDirectory, config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The only file that knows ranks: Accelerator, reductions, agreement between ranks.
+"""The only file that knows ranks, with agreement.py: Accelerator, reductions, errors for all.
 
 Everything else is told what it needs: which part of the data is mine, here is the mean over all
 ranks, rank 0 writes. A process that was not launched as one of many is rank 0 of 1.
@@ -254,44 +254,6 @@ class Distributed:
             dist.destroy_process_group()
             gc.collect()
             del groups
-
-
-class Agreement:
-    """What one rank knows alone (stop, broken data) becomes what all ranks know, one step later.
-
-    Each step starts an asynchronous reduction on a CPU group and reads the one that the step
-    before started, so no step waits for it and every rank branches at the same step.
-    """
-
-    def __init__(self, distributed: Distributed) -> None:
-        self._group = distributed.cpu_group()
-        self._flags: Tensor | None = None
-        self._work: dist.Work | None = None
-
-    def exchange(self, *flags: bool) -> tuple[bool, ...]:
-        """Tell this step's flags; returns those that any rank told in the step before."""
-        agreed = self._collect() or (False,) * len(flags)
-        self._flags = torch.tensor(flags, dtype=torch.int32)
-        if self._group is not None:
-            self._work = dist.all_reduce(
-                self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True
-            )
-        return agreed
-
-    def now(self, *flags: bool) -> tuple[bool, ...]:
-        """Tell flags and return, at once, those that any rank tells: a synchronization."""
-        pending = self._collect()
-        self.exchange(*flags)
-        agreed = self._collect()
-        if pending:  # what a step told is read after the next one, as ever
-            self._flags = torch.tensor(pending, dtype=torch.int32)
-        return agreed
-
-    def _collect(self) -> tuple[bool, ...]:
-        if self._work is not None:
-            self._work.wait()
-        flags, self._flags, self._work = self._flags, None, None
-        return () if flags is None else tuple(bool(flag) for flag in flags.tolist())
 
 
 def _is_of_a_collective(error: BaseException) -> bool:

@@ -1,14 +1,18 @@
 """Promises of fetching from stores: a real S3 server on loopback, and causes in one sentence."""
 
+import socketserver
 import sys
+import threading
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from data_prep.stores import list_store
 from pix2pix.data import fetch
 from pix2pix.data.fetch import FetchError, read_all
 from pix2pix.data.shards import open_split, read_manifest
+from pix2pix.data.store import within
 from pix2pix.errors import UserError
 
 
@@ -87,6 +91,72 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
         read_all(url, 10)
     assert package in str(caught.value)
     assert f"pip install {wanted}" in str(caught.value)
+
+
+class SilentServer(socketserver.ThreadingTCPServer):
+    """Accepts, and says nothing but `first`; on loopback, while its context lasts."""
+
+    daemon_threads = True
+
+    def __init__(self, first: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _SayLittle)
+        self.first = first
+        self.closing = threading.Event()
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+
+
+class _SayLittle(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.sendall(self.server.first)
+        self.server.closing.wait()
+
+
+# What s3fs asks first is the headers, and then the bytes: this answers the one, not the other.
+HEADERS = b'HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nETag: "x"\r\n\r\n'
+
+
+@pytest.mark.parametrize("first", [b"", HEADERS], ids=["no answer", "then silence"])
+def test_a_silent_store_is_one_sentence_and_no_hang(monkeypatch, credentials, first):
+    import s3fs
+
+    monkeypatch.setattr("pix2pix.data.store.ANSWER_SECONDS", 2.0)
+    with SilentServer(first) as server:
+        host = f"127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://me:hush@{host}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(FetchError) as caught:
+            read_all("s3://photos/shards/manifest.json", 10**6)
+    cause = "the server does not answer, or has fallen silent"
+    assert str(caught.value) == (
+        f"cannot fetch s3://photos/shards/manifest.json: {cause} (at {host})"
+    )
+
+
+def test_a_listing_of_a_silent_store_ends_too(monkeypatch, credentials):
+    import s3fs
+
+    monkeypatch.setattr("data_prep.stores._LIST_SECONDS", 1.0)
+    with SilentServer(b"") as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(UserError, match="cannot list s3://photos/shards: the server does not"):
+            list_store("s3://photos/shards")
+
+
+def test_what_a_slow_library_raises_is_raised_and_what_is_late_is_a_timeout():
+    assert within(5, lambda: 3) == 3
+    with pytest.raises(KeyError):
+        within(5, lambda: {}["x"])
+    with pytest.raises(TimeoutError):
+        within(0.05, threading.Event().wait)
 
 
 def test_where_curl_is_missing_it_is_named(monkeypatch):
