@@ -1,4 +1,4 @@
-"""What happened to a run on a cluster: submissions, starts, ends and errors, beside the logs.
+"""The history of a run on a cluster: submissions, starts, ends and errors, beside the logs.
 
 history.jsonl has a line for each submission, start and end. The first error of a start has a file
 of its own, made by the rank that failed first.

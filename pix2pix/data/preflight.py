@@ -1,4 +1,4 @@
-"""What can be said against a training before it starts, where it is submitted or run (no torch)."""
+"""Checks of a training before it starts, at its submission and at its start (no torch)."""
 
 import math
 import shutil

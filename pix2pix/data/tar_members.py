@@ -1,4 +1,4 @@
-"""What lies where in a tar: one pread of 512 bytes per member, however large the archive.
+"""The members of a tar and their offsets, by one pread of 512 bytes for each member.
 
 Python's tarfile takes three times as long, stops at a damaged header as if that were the end, and
 reads a name of any length into memory.

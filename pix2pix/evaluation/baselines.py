@@ -1,4 +1,4 @@
-"""What a colorizer is compared with: no color, one color for all, the best that it could paint.
+"""Baselines of a colorizer: no color, one color for all, and the true chroma.
 
 gray is [B, 1, S, S] and color [B, 3, S, S], both uint8; results are sRGB [B, 3, S, S] in [0, 1].
 """

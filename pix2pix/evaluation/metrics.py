@@ -1,4 +1,4 @@
-"""How good a colored photograph is: PSNR, SSIM, chroma error, colorfulness, one value for each.
+"""Metrics of colored photographs: PSNR, SSIM, chroma error, colorfulness; one value for each.
 
 Inputs are sRGB [B, 3, H, W] in [0, 1], outputs [B] in float64. A truth of [1, 3, H, W] stands
 beside every picture: several colorings of one photograph share what is computed of it. Pixels are

@@ -1,4 +1,4 @@
-"""What a launcher or scheduler says in the environment: honored, or refused; docs/launchers.md.
+"""Settings of a launcher or scheduler in the environment: honored or refused, docs/launchers.md.
 
 No torch: a training that can't follow its launcher says so before anything is imported.
 """

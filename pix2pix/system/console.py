@@ -1,4 +1,4 @@
-"""What a command prints may be lost; what it does must not be, where it works for days."""
+"""Output that may be lost without ending the process: its reader is gone, or its disk full."""
 
 import contextlib
 import io

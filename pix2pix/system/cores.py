@@ -1,4 +1,4 @@
-"""How much of the machine's processor is this process's: affinity, and the quota of its cgroup.
+"""The cores of this process: its affinity, and the quota of its cgroups.
 
 A container is often granted less than the host has, by a quota that no count of cores shows: a
 worker and a thread for each core of the host would then fight for it.

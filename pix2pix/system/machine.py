@@ -1,4 +1,4 @@
-"""What this process may use of the machine, and what the machine is (no torch)."""
+"""Resources of this process, cores and memory, and the name of the processor (no torch)."""
 
 import ctypes
 import math

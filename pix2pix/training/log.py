@@ -1,4 +1,4 @@
-"""What a training tells: TensorBoard, metrics.jsonl, a progress bar, sample pictures. One rank."""
+"""The log of a run, on one rank: TensorBoard, metrics.jsonl, a progress bar, sample pictures."""
 
 import json
 import sys

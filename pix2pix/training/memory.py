@@ -1,4 +1,4 @@
-"""Memory that does not suffice is the user's to mend: which flags make a step smaller."""
+"""Out of memory: an error that says which flags make a step smaller."""
 
 import contextlib
 from collections.abc import Iterator

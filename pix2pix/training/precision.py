@@ -1,4 +1,4 @@
-"""In which precision a training computes, who said so, and what an emulated one costs."""
+"""The precision of a training, who chose it, and what an emulated one costs."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The start of a new training from weights that are there: of a run, an export, or the hub."""
+"""The weights that a training starts from: its checkpoint, another run, an export, or the hub."""
 
 from functools import partial
 from pathlib import Path

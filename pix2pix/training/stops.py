@@ -1,4 +1,4 @@
-"""Why a training stops before its end although nothing is wrong with it, and what is said of it."""
+"""Reasons to stop before the end: a signal, the time limit, a disk that does not answer."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
+"""The training loop: step, report, evaluate, save. The same command resumes where it stopped."""
 
 import enum
 import os
