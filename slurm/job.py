@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from pix2pix.config import TrainConfig
 from pix2pix.errors import LostProcessError, UserError
@@ -20,6 +21,9 @@ from slurm.process_group import Member, join
 from slurm.records import Cause, Records, Stop
 from slurm.requeue import STOPPED
 from slurm.snapshot import check_snapshot
+
+if TYPE_CHECKING:
+    from pix2pix.run.distributed import Distributed
 
 COLLECTIVE_TIMEOUT_MINUTES = 10  # of an evaluation
 
@@ -54,22 +58,27 @@ class TrainJob:
     def _fit(self, member: Member, records: Records, request: StopRequest) -> Stop | None:
         """Train; returns how it was stopped, None where it is finished."""
         with join(member, records.folder, self.config.collective_timeout_minutes) as distributed:
-            import torch
+            return self._trained(member, records, request, distributed)  # its trainer ends first
 
-            from pix2pix.training.trainer import Outcome, Trainer
+    def _trained(
+        self, member: Member, records: Records, request: StopRequest, distributed: "Distributed"
+    ) -> Stop | None:
+        import torch
 
-            trainer = Trainer(self.config, distributed, request)
-            first_step = trainer.state.step
-            attempt = {"job": member.job_id, "restarts": member.restarts}
-            if distributed.is_main:
-                where = {"nodes": member.num_nodes, "ranks": member.world_size}
-                records.add("started", **attempt, step=first_step, **where)
-            outcome = trainer.fit()
-            step = trainer.state.step
-            if distributed.is_main:
-                records.add("ended", **attempt, step=step, outcome=outcome.value)
-            asked = torch.tensor(float(request.received is not None), device=distributed.device)
-            asked = distributed.sum(asked)  # a signal may have reached one rank alone
+        from pix2pix.training.trainer import Outcome, Trainer
+
+        trainer = Trainer(self.config, distributed, request)
+        first_step = trainer.state.step
+        attempt = {"job": member.job_id, "restarts": member.restarts}
+        if distributed.is_main:
+            where = {"nodes": member.num_nodes, "ranks": member.world_size}
+            records.add("started", **attempt, step=first_step, **where)
+        outcome = trainer.fit()
+        step = trainer.state.step
+        if distributed.is_main:
+            records.add("ended", **attempt, step=step, outcome=outcome.value)
+        asked = torch.tensor(float(request.received is not None), device=distributed.device)
+        asked = distributed.sum(asked)  # a signal may have reached one rank alone
         if outcome is not Outcome.STOPPED:
             return None
         faulty_nodes = tuple(trainer.stops.failed_nodes)
@@ -124,7 +133,7 @@ def telling_errors(records: Records, member: Member) -> Iterator[None]:
 
 
 def drop_submitit_handlers(member: Member) -> None:
-    """Take the handlers of signals that submitit has set out of this job, for good.
+    """Remove submitit's signal handlers from this job, for good.
 
     That of USR2 computes with a time limit, which a job need not have, and requeues by rules of its
     own. A job that saves and goes on later sets handlers itself; any other goes on till SLURM ends

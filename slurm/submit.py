@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from data_prep.make_shards import MakeShardsOptions
 from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.cli.command_line import Command, Options, main
 from pix2pix.cli.help import wrap
-from pix2pix.cli.options import option
 from pix2pix.config import TrainConfig
-from pix2pix.data.data_set import open_data
+from pix2pix.data.data_set import epoch_samples, open_data, open_training
+from pix2pix.doctor.options import DoctorOptions
 from pix2pix.errors import UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
+from pix2pix.training.plan import EstimateOptions, check_estimate, cost_table
 from slurm.checks import (
     check_cluster,
     check_one_at_a_time,
@@ -29,6 +30,7 @@ from slurm.checks import (
     check_trained,
     with_absolute_paths,
 )
+from slurm.doctor_table import DoctorPlace, doctor_plan, local_table
 from slurm.job import EvaluateJob, TrainJob
 from slurm.launch import Job, Launch, run_locally, submit
 from slurm.local.cluster import use_local_cluster
@@ -36,31 +38,21 @@ from slurm.options import ClusterOptions
 from slurm.records import Records
 from slurm.requeue import STOPPED
 from slurm.scheduler import is_there
-from slurm.shards_job import MergeJob, PartJob
+from slurm.shards_job import MergeJob, PartJob, PartsOptions
 from slurm.snapshot import snapshot_path, take_snapshot
 from slurm.sweep import GridOptions, Point, points_of, write_sweep
 
 MISTAKE = 2  # exit status of a UserError, as cli.main
 
 
-@dataclass(frozen=True)
-class PartsOptions:
-    """How many machines share the preparation of shards."""
-
-    parts: int = option(help="number of machines that share the work", unit="parts", group="shards")
-
-    def __post_init__(self) -> None:
-        """Check the number."""
-        if self.parts < 1:
-            raise UserError(f"parts must be at least 1, not {self.parts}")
-
-
-def train(cluster: ClusterOptions, config: TrainConfig) -> int:
+def train(cluster: ClusterOptions, dry: EstimateOptions, config: TrainConfig) -> int:
     """Train on a cluster; with the flags of scripts/train.py, one rank on each GPU.
 
     The job saves and requeues itself before its time limit and when it is preempted, and goes on
-    where it was. The same command, given again, goes on with a run that was stopped.
+    where it was. The same command, given again, goes on with a run that was stopped. --dry_run
+    says what it costs.
     """
+    check_estimate(dry.estimate, cluster.dry_run)
     config, changes = check_run(cluster, with_absolute_paths(config))
     run = RunDirectory(config.run_dir)
     if run.newest_step() >= (config.total_steps or 0):
@@ -71,6 +63,9 @@ def train(cluster: ClusterOptions, config: TrainConfig) -> int:
     launch = _launch(cluster, run.root.name, run.jobs, run.snapshots)
     facts = {"config": config.to_json()}
     if not _is_ready(launch, facts, uses_gpus=True):
+        samples = epoch_samples(open_training(config)[0])
+        ranks = cluster.world_size, cluster.ranks_per_node
+        print(cost_table(config, samples, *ranks, measure=dry.estimate), file=sys.stderr)
         return 0
     if cluster.cluster == "debug":
         return TrainJob(config)()
@@ -165,6 +160,23 @@ def sweep(cluster: ClusterOptions, grid: GridOptions, config: TrainConfig) -> in
         if status:
             return status
     return 0
+
+
+def doctor(cluster: ClusterOptions, place: DoctorPlace, options: DoctorOptions) -> int:
+    """Run the doctor on each node of a job, and an all-reduce over all ranks: one table.
+
+    It stands at the end of the job's log. Takes the flags of scripts/doctor.py.
+    """
+    if cluster.cluster == "debug":
+        raise UserError("for one process of this machine run python scripts/doctor.py")
+    place, options = with_absolute_paths(place), with_absolute_paths(options)
+    launch, job = doctor_plan(cluster, place.out, options)
+    facts = {"doctor": _texts(options)}
+    if not _is_ready(launch, facts, uses_gpus=True):
+        return 0
+    take_snapshot(place.out / "snapshots")
+    status = _start(launch, job, facts)
+    return status or (local_table(place.out, options) if cluster.cluster == "local" else 0)
 
 
 def _check_point(cluster: ClusterOptions, point: Point) -> TrainConfig:
@@ -278,9 +290,10 @@ def _texts(options: Any) -> dict[str, Any]:
 
 
 COMMANDS: dict[str, tuple[Command, Options]] = {
-    "train": (train, (ClusterOptions, TrainConfig)),
+    "train": (train, (ClusterOptions, EstimateOptions, TrainConfig)),
     "sweep": (sweep, (ClusterOptions, GridOptions, TrainConfig)),
     "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
+    "doctor": (doctor, (ClusterOptions, DoctorPlace, DoctorOptions)),
     "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
 }
 

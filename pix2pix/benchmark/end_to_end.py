@@ -79,9 +79,10 @@ def _train(
         fits.append(Fit(replace(length.of(config), run_dir=folder), distributed))
     last = fits[-1]
     validation = last.trainer.validation
+    pauses = last.trainer.reports.window.seconds
     return {
         **rates(config.global_batch, [fit.rate(length.unmeasured) for fit in fits], alone),
-        **parts(seconds_before + last.seconds_to_start, last.seconds, last.trainer.window.seconds),
+        **parts(seconds_before + last.seconds_to_start, last.seconds, pauses),
         **(last.quality() if options.num_samples else {}),
         "num_samples": length.total_steps * config.global_batch,
         "num_train_photos": last.trainer.train.num_samples,

@@ -4,14 +4,15 @@ python -m pix2pix.doctor.examine MODULE FUNCTION PATIENT prints the rows of one 
 """
 
 import json
-import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
 
 from pix2pix.cli.help import WIDTH, wrap
 from pix2pix.doctor.findings import Finding, Patient, fails
+from pix2pix.system.bounded import run_bounded
 
 _MACHINE, _TORCH = "pix2pix.doctor.machine", "pix2pix.doctor.torch_checks"
 CHECKS = (  # name, module, function, seconds that it may take
@@ -19,7 +20,7 @@ CHECKS = (  # name, module, function, seconds that it may take
     ("packages", _MACHINE, "check_packages", 10),
     ("torch", _TORCH, "check_torch", 60),
     ("training step", _TORCH, "check_step", 120),
-    ("all-reduce", _TORCH, "check_all_reduce", 90),
+    ("all-reduce", "pix2pix.doctor.all_reduce", "check_all_reduce", 90),
     ("loader processes", _MACHINE, "check_processes", 40),
     ("shards", _MACHINE, "check_shards", 30),
     ("run_dir", _MACHINE, "check_run_dir", 30),
@@ -43,14 +44,13 @@ def _run(
     what: str, module: str, function: str, patient: Patient, seconds: float
 ) -> Sequence[Finding]:
     command = [sys.executable, "-m", __spec__.name, module, function, json.dumps(asdict(patient))]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
+    ended = run_bounded(command, seconds)
+    if ended.status is None:
         cure = "a driver or a file system may hang: try it alone, see dmesg"
         return [fails(what, f"no answer in {seconds:.0f} s", cure)]
-    lines = [line for line in ended.stdout.splitlines() if line.startswith(_RESULT)]
-    if ended.returncode or not lines:
-        words = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
+    lines = [line for line in ended.output.splitlines() if line.startswith(_RESULT)]
+    if ended.status or not lines:
+        words = ended.errors.strip().splitlines() or [f"status {ended.status}"]
         return [fails(what, words[-1][:200], "install what is missing: pip install -e .")]
     return [Finding(**row) for row in json.loads(lines[-1].removeprefix(_RESULT))]
 
@@ -66,9 +66,7 @@ def row_text(row: Finding) -> str:
 
 
 def _filled(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width, break_long_words=False) or [""]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def verdict(rows: Sequence[Finding]) -> str:

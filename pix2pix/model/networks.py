@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pix2pix.errors import UserError
+from pix2pix.model.size import KERNEL, MAX_WIDENING, unet_widths
 
 NORMS = ("batch", "instance", "sync_batch")
 IMAGE_SIZES = (64, 128, 256, 512)
 
-KERNEL = 4
-MAX_WIDENING = 8  # channels double per level up to 8 × width: 64, 128, 256, 512, 512, …
 MAX_DROPOUT_BLOCKS = 3
 
 
@@ -51,7 +50,7 @@ class UNetGenerator(nn.Module):
         if image_size not in IMAGE_SIZES:
             raise UserError(f"image_size {image_size} is not possible; use one of {IMAGE_SIZES}")
         levels = image_size.bit_length() - 1
-        *widths, bottom = (width * min(2**level, MAX_WIDENING) for level in range(levels))
+        *widths, bottom = unet_widths(image_size, width)
         # Only up-blocks of full width have dropout, as in the published code: 128 px has two of
         # them, 64 px one.
         dropout_blocks = min(MAX_DROPOUT_BLOCKS, levels - 5) if dropout else 0
@@ -133,7 +132,8 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: channels of condition and image together.
         width: channels of the first layer.
-        num_layers: number of stride-2 convolutions; sets the size of a patch (receptive_field).
+        num_layers: number of stride-2 convolutions. It sets the side of the patch that a logit
+            sees: 1 to 5 layers give 16, 34, 70, 142, 286 px.
         norm: a name in NORMS.
 
     Raises:
@@ -147,7 +147,7 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(in_channels, widths[0], KERNEL, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-        strides = _discriminator_strides(num_layers)
+        strides = [2] * num_layers + [1, 1]
         for (wide, wider), stride in zip(pairwise(widths), strides[1:-1], strict=True):
             layers += [
                 _conv(wide, wider, norm, stride),
@@ -169,14 +169,6 @@ class PatchDiscriminator(nn.Module):
         """
         logits: Tensor = self.layers(torch.cat([condition, image], dim=1))
         return logits
-
-
-def receptive_field(num_layers: int) -> int:
-    """Return the side in pixels of the patch behind one logit of PatchDiscriminator; 3 → 70."""
-    side = 1
-    for stride in reversed(_discriminator_strides(num_layers)):
-        side = (side - 1) * stride + KERNEL
-    return side
 
 
 @torch.no_grad()
@@ -203,10 +195,6 @@ def initialize(module: nn.Module, generator: torch.Generator | None = None) -> N
             continue
         if layer.bias is not None:
             layer.bias.zero_()
-
-
-def _discriminator_strides(num_layers: int) -> list[int]:
-    return [2] * num_layers + [1, 1]
 
 
 def _conv(in_channels: int, out_channels: int, norm: str, stride: int = 2) -> nn.Conv2d:

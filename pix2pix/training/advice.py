@@ -1,4 +1,4 @@
-"""What a training says of its surroundings at first, and what to change where they disappoint."""
+"""What a training prints at its start, and advice where its settings make it slow or noisy."""
 
 import time
 
@@ -56,12 +56,12 @@ class SlowSteps:
         if self._count < LAST_STEP:
             return None
         seconds = (time.perf_counter() - self._since) / (LAST_STEP - FIRST_STEP)
-        hours = seconds * (self.steps_left - LAST_STEP) / 3600
-        if seconds < SLOW_STEP_SECONDS and hours < SLOW_RUN_HOURS:
+        whole = seconds * (self.steps_left - LAST_STEP)
+        if seconds < SLOW_STEP_SECONDS and whole < SLOW_RUN_HOURS * 3600:
             return None
         return (
             f"a step takes {seconds:.3g} s on this CPU, the {self.steps_left} steps of this run "
-            f"about {_long(hours)}; {self._smaller()}"
+            f"about {in_words(whole)}; {self._smaller()}"
         )
 
     def _smaller(self) -> str:
@@ -77,7 +77,11 @@ class SlowSteps:
         return f"in a new --run_dir, smaller is faster: {' '.join(flags)}"
 
 
-def _long(hours: float) -> str:
-    if hours < 1:
-        return f"{60 * hours:.0f} minutes"
+def in_words(seconds: float) -> str:
+    """Return a length of time for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    hours = seconds / 3600
     return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

@@ -1,4 +1,4 @@
-"""Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
+"""The training loop: step, report, evaluate, save. The same command resumes where it stopped."""
 
 import enum
 import os
@@ -6,32 +6,31 @@ import time
 from contextlib import AbstractContextManager
 from functools import partial
 
-from pix2pix.cli.help import wrap
 from pix2pix.config import TrainConfig
-from pix2pix.data.batches import Batch, TrainMicroBatches, global_batch_keys, train_side
+from pix2pix.data.batches import Batch, TrainMicroBatches, train_side
 from pix2pix.data.preflight import check_free_disk, check_training
 from pix2pix.data.stream import BatchStream
-from pix2pix.errors import StorageError, UserError
-from pix2pix.model.color import ColorSpace
+from pix2pix.errors import StorageError
+from pix2pix.run.agreement import Agreement
 from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
-from pix2pix.run.distributed import Agreement, Distributed
+from pix2pix.run.distributed import Distributed
 from pix2pix.run.launcher import compile_options
 from pix2pix.run.run_directory import RunDirectory, config_hash
 from pix2pix.run.state import build_state
 from pix2pix.run.supply import Supply, TrainingNeeds, open_readers
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.system.signals import StopRequest
-from pix2pix.training.advice import SlowSteps, say_first, small_batch
+from pix2pix.training.advice import say_first, small_batch
 from pix2pix.training.board import machine_of
-from pix2pix.training.log import RunLog, peak_memory_gib
-from pix2pix.training.looks import sample_sheet, validation_means
+from pix2pix.training.log import RunLog
 from pix2pix.training.memory import enough_memory
 from pix2pix.training.profile import StepProfile
+from pix2pix.training.reports import Reports
 from pix2pix.training.start import restore_or_start
 from pix2pix.training.step import AdversarialStep
 from pix2pix.training.stops import Stops
-from pix2pix.training.watch import FailedStep, FiniteWatch, MeanWindow
+from pix2pix.training.watch import FiniteWatch
 
 
 class Outcome(enum.Enum):
@@ -87,7 +86,6 @@ class Trainer:
         claim = partial(self.run.claim, config, self.train.digest)
         for change in distributed.run_on_main(claim):
             distributed.say(f"changed since the last start: {change}")
-        self.color_space = ColorSpace(config.color_space)
         self.state = build_state(config, distributed.device, fp16=self.precision == "fp16")
         identity = config_hash(config, self.train.digest)
         self.checkpointer = Checkpointer(
@@ -111,57 +109,63 @@ class Trainer:
                 return Outcome.ALREADY_FINISHED
             with (
                 self.stop_request.listening(),
-                self._open_log() as self.log,
+                self._open_log() as log,
                 self._open_supply() as self.supply,
                 self._open_stream() as self.stream,
-                self._open_profile() as self.profile,
+                self._open_profile(log) as self.profile,
                 self._enough_memory(),
             ):
+                self.reports = Reports(
+                    self.config,
+                    self.state,
+                    self.distributed,
+                    self.train,
+                    self.validation,
+                    self.stream,
+                    log,
+                )
                 self._train()
             return self._conclude()
 
     def _train(self) -> None:
         num_micro_batches = self.config.grad_accumulation_steps
-        self.window = MeanWindow(self.stream)
-        steps_left = self.total_steps - self.state.step
-        self.slow_steps = SlowSteps(self.config, self.stream.device.type == "cpu", steps_left)
+        window = self.reports.window
         stop = self.stops.at_start(self.stream, self.distributed)
         while self.state.step < self.total_steps and not stop:
             metrics = self.step([self.stream.next() for _ in range(num_micro_batches)])
-            self.window.add(metrics)
+            window.add(metrics)
             self.numbers.add(self.state.step, metrics)
             self._log_failed_steps()
-            lacks = self.supply.lacks(self.state.step + 1)
+            lacks = self.supply.lacks_soon(self.state.step)
             flags = self._should_stop(), bool(self._failure()), lacks
-            stop, failed, short = self.agreement.exchange(*flags)
+            stop, failed, short = self.agreement.exchange(self.state.step, *flags)
             if failed:
                 self.distributed.raise_on_all_ranks(self._failure())
             if short and not stop:
                 self.stream.seconds_waited += self.supply.wait_for_step(self.state.step)
-            self._report()
+            self._after_step()
         self.writer.ending()
-        with self.window.paused("checkpoints"):
+        with window.paused("checkpoints"):
             if self.saved_step != self.state.step:
                 self._save()
             self.checkpointer.wait()
 
-    def _report(self) -> None:
-        """Whatever is due after this step: scalars, pictures, evaluation, checkpoint."""
-        config = self.config
-        self.log.advance()
-        self.distributed.advise(self.slow_steps.step_done())
+    def _after_step(self) -> None:
+        """Do whatever is due after this step: scalars, pictures, evaluation, checkpoint."""
+        config, reports = self.config, self.reports
+        reports.step_done()
         if self._due(config.log_every):
-            self._log_scalars()
+            reports.scalars(self.supply.figures())
         pauses = (
-            ("pictures", config.sample_every, self._draw_samples),
+            ("pictures", config.sample_every, reports.sample_pictures),
             ("evaluation", config.evaluate_every, self._evaluate),
             ("checkpoints", config.checkpoint_every, self._save_unless_failing),
         )
         for name, every, work in pauses:
             if self._due(every):
-                with self.window.paused(name):
+                with reports.window.paused(name):
                     work()
-        with self.log.courtesy.of("the profile"):
+        with reports.log.courtesy.of("the profile"):
             self.profile.advance(self.state.step)
 
     def _enough_memory(self) -> AbstractContextManager[None]:
@@ -174,12 +178,12 @@ class Trainer:
         return f"the {self.state.step - durable} steps since step {durable}"
 
     def _due(self, every: int) -> bool:
-        """Every `every` steps, and at the end; 0 means only at the end."""
+        """Return True every `every` steps, and at the end; 0 means only at the end."""
         last = self.state.step == self.total_steps
         return last or (every > 0 and self.state.step % every == 0)
 
     def _should_stop(self) -> bool:
-        """Whether this rank was told to stop."""
+        """Return True if this rank was told to stop."""
         stop = self.stops.due(self.stream)
         if stop:
             self.writer.ending()
@@ -191,55 +195,16 @@ class Trainer:
 
     def _log_failed_steps(self, wait: bool = False) -> None:
         for failed in self.numbers.failed(wait):
-            if self.distributed.is_main:
-                self._log_failed(failed)
-
-    def _log_failed(self, failed: FailedStep) -> None:
-        keys = global_batch_keys(self.train, self.config, failed.number - 1)
-        self.log.record(failed.number, {"skipped": failed.networks, "samples": keys})
-        self.log.line(wrap(failed.described(keys)))
-
-    def _log_scalars(self) -> None:
-        step, config = self.state.step, self.config
-        values, steps_per_second = self.window.close(self.distributed)
-        values["optimizer/learning_rate"] = config.learning_rate_at(step - 1)
-        values["speed/samples_per_second"] = steps_per_second * config.global_batch
-        values |= self.supply.figures()
-        values["memory/peak_gib"] = peak_memory_gib(self.distributed.device)
-        with self.window.timed("logging"):
-            self.log.scalars(step, values)
-        l1, real, fake = (
-            values[tag] for tag in ("loss/generator_l1", "discriminator/real", "discriminator/fake")
-        )
-        waited = values["speed/share_waited_for_data"]
-        self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}, data {waited:.0%}")
-
-    def _draw_samples(self) -> None:
-        """Draw fixed photographs, gray | colorized | truth; rank 0 alone, no collective inside."""
-        if not self.distributed.is_main:
-            return
-        reader, device = self.validation or self.train, self.distributed.device
-        try:
-            sheet = sample_sheet(reader, self.config, self.state, device)
-        except UserError as error:  # pictures are a courtesy; if need be, the training says it too
-            self.log.line(wrap(f"no sample pictures at step {self.state.step}: {error}"))
-        else:
-            self.log.picture(self.state.step, sheet)
+            self.reports.failed_step(failed)
 
     def _evaluate(self) -> None:
         if self.validation is None:
             return
         self.supply.wait(self.supply.needs.lacks_rest)
         try:
-            values = validation_means(self.validation, self.config, self.state, self.distributed)
+            self.reports.evaluation(self.validation)
         except StorageError as error:  # on every rank: all stop, and save what there is
             self.stops.storage_error = str(error)
-            return
-        self.log.scalars(self.state.step, {f"evaluation/{k}": v for k, v in values.items()})
-        self.log.line(
-            f"step {self.state.step}: PSNR {values['psnr']:.2f} dB, colorfulness "
-            f"{values['colorfulness']:.1f} (truth {values['colorfulness_truth']:.1f})"
-        )
 
     def _save_unless_failing(self) -> None:
         """Save, but let no training that may be diverging push out the last good checkpoint."""
@@ -285,9 +250,10 @@ class Trainer:
         per_step = self.config.grad_accumulation_steps
         numbers = range(self.state.step * per_step, self.total_steps * per_step)
         workers = self.distributed.loader_workers(self.config.num_workers)
-        # Two steps: what one rank knows is known to all two steps later (Agreement).
+        # What one rank knows is known to all two exchanges later.
+        ahead = 2 * self.agreement.every * per_step
         return BatchStream(
-            micro_batches, numbers, self.distributed.device, workers, look_ahead=2 * per_step
+            micro_batches, numbers, self.distributed.device, workers, look_ahead=ahead
         )
 
     def _open_log(self) -> RunLog:
@@ -297,9 +263,9 @@ class Trainer:
         is_main = self.distributed.is_main
         return RunLog(self.run, self.config, machine, self.state.step, active=is_main)
 
-    def _open_profile(self) -> StepProfile:
+    def _open_profile(self, log: RunLog) -> StepProfile:
         rank, device = self.distributed.rank, self.distributed.device
-        return StepProfile(self.config.profile, self.run.profile, rank, device, self.log.line)
+        return StepProfile(self.config.profile, self.run.profile, rank, device, log.line)
 
     def _conclude(self) -> Outcome:
         step = self.state.step

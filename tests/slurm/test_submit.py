@@ -221,3 +221,16 @@ def test_places_of_shards_are_left_to_the_nodes(capsys, monkeypatch, tiny_shards
     assert status == 0
     assert json.loads(shown[shown.index("\n{") :])["config"]["shards"] == [server.url]
     assert server.tars == {}  # submission fetches the manifest alone
+
+
+def test_a_dry_run_says_what_the_training_costs(capsys, tiny_shards, run_dir):
+    command = [*train(tiny_shards, run_dir, global_batch=8), "--nodes=2", "--gpus_per_node=4"]
+    status, shown, told = submit(capsys, *command, "--dry_run")
+    assert status == 0
+    assert "ranks 8, each sees 4 photographs" in told
+    assert "estimate" not in shown  # neither job nor configuration has the flag
+    assert "disk for checkpoints" in told
+    status, _, told = submit(capsys, *command, "--estimate")
+    assert status == 2
+    assert "--estimate measures for --dry_run" in told
+    assert not run_dir.exists()
