@@ -105,7 +105,7 @@ class Distributed:
         return torch.cuda.get_device_name(self.device) if is_gpu else self.device.type
 
     def _tells_first(self, message: str) -> bool:
-        """Whether this rank is the first to end with this message: then it prints it."""
+        """Return True if this rank is the first to end with this message: then it prints it."""
         try:
             store = dist.distributed_c10d._get_default_store()
             return bool(store.add(f"pix2pix/{message}", 1) == 1)
@@ -113,7 +113,7 @@ class Distributed:
             return True
 
     def loader_workers(self, wanted: int | None = None) -> int:
-        """How many processes decode for this rank: `wanted`, or what suits the machine."""
+        """Return how many processes decode for this rank: `wanted`, or what suits the machine."""
         if wanted is not None:
             return wanted
         if self.device.type == "cpu":
@@ -174,11 +174,11 @@ class Distributed:
                 dist.broadcast(tensor.detach(), src=0)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over ranks, element by element. Every rank must call it."""
+        """Return the mean over ranks, element by element. Every rank must call it."""
         return self.sum(values) / self.world_size
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over ranks, element by element. Every rank must call it."""
+        """Return the sum over ranks, element by element. Every rank must call it."""
         if self.world_size == 1:
             return values
         total = values.clone()
@@ -278,7 +278,7 @@ def _average_in_bf16(state: None, bucket: dist.GradBucket) -> torch.futures.Futu
 
 
 def _is_of_a_collective(error: BaseException) -> bool:
-    """Whether torch raised it because another process is gone or silent."""
+    """Return True if torch raised it because another process is gone or silent."""
     gloo_or_nccl = re.search(r"gloo/|[Cc]onnection (closed|reset)|NCCL", str(error)) is not None
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and gloo_or_nccl)
 

@@ -4,11 +4,14 @@ A rank that waits for data inside a collective's time-out would be taken for los
 steps need is looked for before them, and where any node lacks it, all ranks wait here.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Protocol
+
+import numpy as np
 
 from pix2pix.cli.help import wrap
 from pix2pix.config import TrainConfig
@@ -127,6 +130,10 @@ class Supply:
         """Why shards can't be fetched."""
         return None if self._prefetcher is None else self._prefetcher.failure
 
+    @property
+    def _disk_fails(self) -> bool:
+        return self._prefetcher is not None and self._prefetcher.storage_error is not None
+
     def lacks_soon(self, step: int) -> bool:
         """Return True, where it is told after step `step`, if this node lacks what comes next.
 
@@ -152,13 +159,15 @@ class Supply:
     def wait(self, lacks: Callable[[], bool]) -> float:
         """Wait until no node `lacks` anything, or a rank must stop; returns seconds.
 
-        Every rank calls it. Raises UserError, on all of them, where any node can't fetch.
+        It ends, too, where a disk does not answer: readers meet that themselves. Every rank calls
+        it. Raises UserError, on all of them, where any node can't fetch.
         """
         if self.needs.cache is None:
             return 0.0
         started = said = time.monotonic()
         while True:
-            short, failed, stopped = self._agreement.now(lacks(), bool(self.failure), self._stop())
+            stop = self._stop() or self._disk_fails
+            short, failed, stopped = self._agreement.now(lacks(), bool(self.failure), stop)
             if failed:
                 self._distributed.raise_on_all_ranks(self.failure)
             now = time.monotonic()
@@ -212,8 +221,17 @@ class TrainingNeeds:
         self._end = self._batch * (config.total_steps or 0)
         every = [*filter(is_cached, self._shards), *self._validation]
         self.cache, self.num_shards, self.num_bytes = _totals(every)
-        self.soon = 2 * config.window_shards + len(self._validation)
+        self.soon = self._most_windows() * config.window_shards + len(self._validation)
         self.start = self.position(step)
+
+    def _most_windows(self) -> int:
+        """Return how many windows `window` looks at, at most."""
+        counts, size = np.sort(self._order.counts), self._order.window_shards
+        reach = 2 * self._batch  # samples, beside the first one
+        windows = 1 + math.ceil(reach / int(counts[:size].sum()))
+        # The last one of an epoch may be smaller; positions of two steps touch two epochs' ends.
+        rest = int(counts[: len(counts) % size].sum())
+        return windows + (2 if 0 < rest < reach else 0)
 
     def position(self, step: int) -> int:
         """Where step number `step` starts in the stream; at most the last sample."""

@@ -1,4 +1,4 @@
-"""Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
+"""The training loop: step, report, evaluate, save. The same command resumes where it stopped."""
 
 import enum
 import os
@@ -180,12 +180,12 @@ class Trainer:
         return f"the {self.state.step - durable} steps since step {durable}"
 
     def _due(self, every: int) -> bool:
-        """Every `every` steps, and at the end; 0 means only at the end."""
+        """Return True every `every` steps, and at the end; 0 means only at the end."""
         last = self.state.step == self.total_steps
         return last or (every > 0 and self.state.step % every == 0)
 
     def _should_stop(self) -> bool:
-        """Whether this rank was told to stop."""
+        """Return True if this rank was told to stop."""
         stop = self.stops.due(self.stream)
         if stop:
             self.writer.ending()
