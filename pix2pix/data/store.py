@@ -91,6 +91,8 @@ def cause_of(error: Exception) -> str:
         return "access is denied; credentials may be missing"
     if _is_silence(error):
         return "the server does not answer, or has fallen silent"
+    if "SSL" in name or "Certificate" in name:
+        return "its certificate is not to be trusted"
     if "Connect" in name:
         return "the host refuses the connection, or there is none"
     if isinstance(error, OSError) and error.strerror:
@@ -104,7 +106,8 @@ def _is_silence(error: Exception) -> bool:
 
 def endpoint(place: str, error: Exception) -> str:
     """Return " (at HOST)" where a bucket's name does not say who did not answer."""
-    is_of_host = _is_silence(error) or "Connect" in type(error).__name__
+    name = type(error).__name__
+    is_of_host = _is_silence(error) or any(word in name for word in ("Connect", "SSL", "Cert"))
     if not place.startswith("s3://") or not is_of_host:
         return ""
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")

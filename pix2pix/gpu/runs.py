@@ -103,7 +103,7 @@ def _trained(trial: Trial, num_samples: int | None, rounds: int) -> Row:
         width=trial.width,
         precision=trial.precision,  # type: ignore[arg-type]
         rounds=rounds,
-        seconds_per_turn=2 * trial.seconds_per_turn,
+        seconds_per_turn=4 * trial.seconds_per_turn,
     )
     with Distributed() as distributed:
         if distributed.device.type != trial.device:

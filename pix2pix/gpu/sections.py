@@ -45,7 +45,7 @@ class Trial:
     num_samples: int = 100_000
     num_batches: int = 100
     rounds: int = 3
-    seconds_per_turn: float = 0.5
+    seconds_per_turn: float = 0.3
 
 
 class Target(NamedTuple):
@@ -88,18 +88,18 @@ class Section(NamedTuple):
 _SUITE, _STEPS, _RUNS = "pix2pix.gpu.suite", "pix2pix.gpu.steps", "pix2pix.gpu.runs"
 LOOK = Section("look", "The device", "pix2pix.gpu.look", "look", LOOK_SECONDS)
 SECTIONS = (
-    Section("tests", "Tests marked gpu", _SUITE, "tests", 110),
+    Section("tests", "Tests marked gpu", _SUITE, "tests", 100),
     Section(
         "step",
         "Eager steps by batch, beside matrix multiplication",
         _STEPS,
         "eager",
-        65,
+        60,
         (Target("photographs/s", 3500), Target("% of matmul", 38)),
     ),
-    Section("compile", "Compiled steps, beside eager ones", _STEPS, "compiled", 100),
-    Section("classic_step", "Our step beside the classic one", _STEPS, "classic", 35),
-    Section("loader", "JPEGs decoded by the CPU and by the device", _RUNS, "loader", 25),
+    Section("compile", "Compiled steps, beside eager ones", _STEPS, "compiled", 130),
+    Section("classic_step", "Our step beside the classic one", _STEPS, "classic", 30),
+    Section("loader", "JPEGs decoded by the CPU and by the device", _RUNS, "loader", 30),
     Section("checkpoint", "What a save stalls", _RUNS, "checkpoint", 25),
     Section("end_to_end", "Whole trainings, beside their bare step", _RUNS, "end_to_end", 30),
     Section(
@@ -107,7 +107,7 @@ SECTIONS = (
         "The classic run: 4,000 photographs 25 times",
         _RUNS,
         "classic_run",
-        90,
+        75,
         (Target("total_seconds", 60, at_least=False),),
     ),
     Section(

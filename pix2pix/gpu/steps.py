@@ -29,9 +29,10 @@ def eager(trial: Trial) -> Iterator[Row]:
     for batch in trial.batches:
         head: Row = {"batch": batch, "precision": precision}
         try:
+            held = _held(device)
             step = our_step(_options(trial, batch), precision, device)
+            peak = _peak_gib(step, device, held)
             sides: dict[str, Step] = {"ours": step, **products}
-            _forget_peak(device)
             timings = take_turns(sides, device, trial.rounds, trial.seconds_per_turn)
         except torch.OutOfMemoryError:
             yield {**head, "photographs/s": "does not fit"}
@@ -46,7 +47,7 @@ def eager(trial: Trial) -> Iterator[Row]:
             "TFLOP/s": flops * batch / seconds / 1e12,
             "matmul TFLOP/s": matmul_flops / product / 1e12,
             "% of matmul": 100 * (flops * batch / seconds) / (matmul_flops / product),
-            "peak GiB": _peak_gib(device),
+            "peak GiB": peak,
         }
         del step, sides
 
@@ -132,12 +133,18 @@ def _check_device(trial: Trial, distributed: Distributed) -> None:
         raise RuntimeError(f"this ran on {distributed.device}, not on {trial.device}")
 
 
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+def _held(device: torch.device) -> int:
+    """Return the bytes that tensors hold: here, the matrices."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def _peak_gib(device: torch.device) -> float | str:
-    is_gpu = device.type == "cuda"
-    return torch.cuda.max_memory_allocated(device) / 2**30 if is_gpu else "not counted"
+def _peak_gib(step: Step, device: torch.device, held: int) -> float | str:
+    """Return the most that a step holds, networks and optimizers included; `held` is others'."""
+    step()  # the optimizers have their state
+    if device.type != "cuda":
+        return "not counted"
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - held) / 2**30

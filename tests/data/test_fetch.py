@@ -1,11 +1,18 @@
 """Promises of fetching from stores: a real S3 server on loopback, and causes in one sentence."""
 
 import socketserver
+import ssl
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 
 import boto3
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from moto.server import ThreadedMotoServer
 
 from data_prep.stores import list_store
@@ -14,6 +21,9 @@ from pix2pix.data.fetch import FetchError, read_all
 from pix2pix.data.shards import open_split, read_manifest
 from pix2pix.data.store import within
 from pix2pix.errors import UserError
+from tests.web_server import WebServer
+
+LOOPBACK = IPv4Address("127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +159,55 @@ def test_a_listing_of_a_silent_store_ends_too(monkeypatch, credentials):
         s3fs.S3FileSystem.clear_instance_cache()
         with pytest.raises(UserError, match="cannot list s3://photos/shards: the server does not"):
             list_store("s3://photos/shards")
+
+
+@pytest.fixture
+def untrusted(tmp_path):
+    """A real https server whose certificate nobody signed but itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "server.pem"
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, form, plain)
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with WebServer() as server:
+        server.files["/manifest.json"] = b"{}"
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        yield server.url.replace("http:", "https:")
+
+
+def test_a_certificate_that_is_not_to_be_trusted_is_named(untrusted):
+    with pytest.raises(UserError) as caught:
+        read_manifest(untrusted)
+    assert str(caught.value) == (
+        f"cannot fetch {untrusted}/manifest.json: its certificate is not to be trusted"
+    )
+
+
+def test_a_stores_certificate_that_is_not_to_be_trusted_is_named(
+    untrusted, credentials, monkeypatch
+):
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", untrusted)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError) as caught:
+        read_manifest("s3://photos/shards")
+    assert str(caught.value) == (
+        "cannot fetch s3://photos/shards/manifest.json: its certificate is not to be trusted "
+        f"(at {untrusted.removeprefix('https://')})"
+    )
 
 
 def test_what_a_slow_library_raises_is_raised_and_what_is_late_is_a_timeout():
