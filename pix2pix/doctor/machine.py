@@ -169,7 +169,7 @@ def check_shards(patient: Patient) -> list[Finding]:
     try:
         splits = read_manifest(root).splits
     except UserError as error:
-        return [fails("shards", str(error), "see above")]
+        return [fails("shards", str(error), "give --shards a folder with a manifest.json")]
     counts = ", ".join(f"{name} {split.num_samples:,}" for name, split in splits.items())
     rows = [ok("shards", f"{counts} samples")]
     paths = [root / shard.name for split in splits.values() for shard in split.shards]
