@@ -98,6 +98,9 @@ class DataSet:
         return index
 
 
+Need = tuple[DataSet, Shard]  # a shard that somebody reads
+
+
 def epoch_samples(data_sets: Sequence[DataSet]) -> int:
     """Return samples of an epoch: each as often as its data set's weight says."""
     return sum(data.split.num_samples * data.weight for data in data_sets)

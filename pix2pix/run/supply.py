@@ -9,21 +9,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pix2pix.cli.help import wrap
 from pix2pix.config import TrainConfig
-from pix2pix.data import prefetch
 from pix2pix.data.batches import training_order, weighted_shards
-from pix2pix.data.cache import ShardCache
-from pix2pix.data.data_set import DataSet, open_training, with_cache
-from pix2pix.data.prefetch import Need, Prefetcher
+from pix2pix.data.data_set import DataSet, Need, open_training, with_cache
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
 from pix2pix.run.agreement import Agreement
 from pix2pix.run.distributed import Distributed
+
+if TYPE_CHECKING:
+    from pix2pix.data.cache import ShardCache
+    from pix2pix.data.prefetch import Prefetcher
 
 POLL_SECONDS = 0.2
 SAY_SECONDS = 30  # between lines about a wait
@@ -71,25 +72,6 @@ def fetch_split(reader: ShardReader, distributed: Distributed) -> None:
         supply.wait(needs.lacks_rest)
 
 
-class Needs(prefetch.Needs, Protocol):
-    """Which shards are needed when. cache: None where all are read where they lie.
-
-    num_bytes: of all that are cached.
-    """
-
-    cache: ShardCache | None
-    num_bytes: int
-
-    def position(self, step: int) -> int:
-        """Where step number `step` starts."""
-
-    def window(self, step: int, steps: int) -> list[Need]:
-        """Return what so many steps need from step number `step` on."""
-
-    def lacks_rest(self) -> bool:
-        """Return True if this node lacks a shard of those that no step needs: of validation."""
-
-
 class Supply:
     """What a training, or an evaluation, needs in its node's cache; used as a context.
 
@@ -99,7 +81,7 @@ class Supply:
 
     def __init__(
         self,
-        needs: Needs,
+        needs: "TrainingNeeds | SplitNeeds",
         distributed: Distributed,
         agreement: Agreement,
         stop: Callable[[], bool] = lambda: False,
@@ -113,7 +95,9 @@ class Supply:
         self._bytes, self._seconds = 0, 0.0
         cache = needs.cache
         if cache is not None and distributed.is_local_main:
-            self._prefetcher = Prefetcher(cache, needs)
+            from pix2pix.data import prefetch  # only where something is cached
+
+            self._prefetcher = prefetch.Prefetcher(cache, needs)
 
     def __enter__(self) -> "Supply":
         if self._prefetcher is not None:
@@ -209,7 +193,10 @@ class Supply:
 
 
 class TrainingNeeds:
-    """`Needs` of a training from `step` on; its validation's come after the first window."""
+    """Which shards a training needs, from `step` on; those of validation after the first window.
+
+    cache: None where all are read where they lie. num_bytes: of all that are cached.
+    """
 
     def __init__(
         self, reader: ShardReader, config: TrainConfig, validation: ShardReader | None, step: int
@@ -257,7 +244,7 @@ class TrainingNeeds:
 
 
 class SplitNeeds:
-    """`Needs` of who reads a split as a whole, in its order."""
+    """Which shards an evaluation needs: all of a split, in its order. Fields as `TrainingNeeds`."""
 
     def __init__(self, reader: ShardReader) -> None:
         self._shards = list(filter(is_cached, reader.shards))
@@ -296,7 +283,7 @@ def lacking(need: Need) -> bool:
     return data.is_cached(shard) and data.cache is not None and not data.cache.has(shard)
 
 
-def _totals(needs: Sequence[Need]) -> tuple[ShardCache | None, int, int]:
+def _totals(needs: Sequence[Need]) -> tuple["ShardCache | None", int, int]:
     """Return the cache of these shards, and number and bytes of the different ones."""
     different = {shard.sha256: shard.bytes for _, shard in needs}
     cache = needs[0][0].cache if needs else None
