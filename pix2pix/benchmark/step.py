@@ -9,14 +9,16 @@ from torch.nn.functional import conv2d, linear
 from torch.utils.flop_counter import FlopCounterMode
 
 from pix2pix.benchmark.classic import ClassicStep
+from pix2pix.benchmark.encoder import compare
 from pix2pix.benchmark.memory import gpu_figures, saved_bytes_per_photograph
 from pix2pix.benchmark.options import StepOptions
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import take_turns
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch
+from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.distributed import Distributed
-from pix2pix.run.state import build_state
+from pix2pix.run.state import TrainState, build_state
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.training.precision import default_precision
 from pix2pix.training.step import PRECISIONS, AdversarialStep
@@ -67,16 +69,32 @@ def measure(options: StepOptions, distributed: Distributed) -> Figures:
         "compiled": str(options.compile).lower(),
         "threads": torch.get_num_threads(),
         **memory,
+        **_beside_unet(options, precision, device),
     }
 
 
+def _beside_unet(options: StepOptions, precision: str, device: torch.device) -> Figures:
+    """Return what an encoder costs beside the U-Net; nothing where the step has the U-Net."""
+    if options.encoder == NO_ENCODER:
+        return {}
+    return compare(options, precision, device, lambda one: _built(one, precision, device))
+
+
 def _our_step(options: StepOptions, precision: str, device: torch.device) -> Callable[[], object]:
+    return _built(options, precision, device)[0]
+
+
+def _built(
+    options: StepOptions, precision: str, device: torch.device
+) -> tuple[Callable[[], object], TrainState]:
+    """Return our step on a batch of noise, and the state that it updates."""
     config = TrainConfig(
         shards=(".",),
         run_dir=Path(),
         image_size=options.image_size,
         global_batch=options.batch_size,
         generator_width=options.width,
+        encoder=options.encoder,
         discriminator_width=options.width,
         total_steps=10**9,
     )
@@ -89,7 +107,7 @@ def _our_step(options: StepOptions, precision: str, device: torch.device) -> Cal
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 3, 1, 2)
     flip = torch.arange(options.batch_size) % 2 == 0
     batch = Batch(pixels[:, :1], pixels, flip, ("",) * options.batch_size).to(device)
-    return lambda: step([batch])
+    return (lambda: step([batch])), state
 
 
 def _flops(step: Callable[[], object]) -> int:
