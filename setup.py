@@ -100,6 +100,7 @@ COMMANDS = {
     "contact-sheet": "pix2pix.scripts.contact_sheet",
     "benchmark": "pix2pix.scripts.benchmark",
     "doctor": "pix2pix.scripts.doctor",
+    "gpu": "pix2pix.scripts.gpu",
     "make-shards": "data_prep.make_shards",
     "merge-shards": "data_prep.merge_shards",
     "index-shards": "data_prep.index_shards",

@@ -57,7 +57,7 @@ class CopyShardsOptions:
 class Item:
     """A file to copy. place: where it is now. num_bytes, sha256: of it, where they are known.
 
-    needed: its absence is an error.
+    needed: its absence is an error. (That it cannot be had is one for any file.)
     """
 
     name: str
@@ -84,16 +84,27 @@ def copy_shards(options: CopyShardsOptions) -> int:
             _refuse_others(manifest, options.target)
         items = list(_items(source, manifest))
         todo = [item for item in items if not _is_there(target, there, item, options.quick)]
-        num_bytes = _copy(target, todo, Path(folder), sum(item.num_bytes or 0 for item in items))
+        total = sum(item.num_bytes or 0 for item in items)
+        num_bytes, absent = _copy(target, todo, Path(folder), total)
         last = _write_last(source, options.target, manifest, Path(folder))
         for file in last:  # the manifest after all others
             target.put([(file, file.name)])
     done = len(items) - len(todo)
+    if absent:
+        print(
+            f"note: {source} has no {absent[0]}{_and_more(absent)}: readers do without, and make "
+            "indexes themselves"
+        )
     print(
-        f"{len(todo):,} files copied, {bytes_text(num_bytes)}; {done:,} were there already\n"
+        f"{len(todo) - len(absent):,} files copied, {bytes_text(num_bytes)}; {done:,} were there "
+        f"already\n"
         f"{options.target} is complete: sizes {'and sums ' if not options.quick else ''}are right"
     )
     return 0
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1:,} more such files" if len(names) > 1 else ""
 
 
 def _refuse_same(source: str, target: str) -> None:
@@ -138,17 +149,19 @@ def _is_there(target: Target, there: dict[str, int], item: Item, quick: bool) ->
     return quick or target.digest(item.name) == item.sha256
 
 
-def _copy(target: Target, items: Sequence[Item], folder: Path, total: int) -> int:
-    """Copy `items` and return how many bytes they are."""
-    copied = 0
+def _copy(target: Target, items: Sequence[Item], folder: Path, total: int) -> tuple[int, list[str]]:
+    """Copy `items`; return how many bytes they are, and the names of those that are not there."""
+    copied, absent = 0, list[str]()
     done = total - sum(item.num_bytes or 0 for item in items)
     with progress("bytes", total, done=done) as bar:
         for start in range(0, len(items), target.batch):
-            files = [
-                (file, item)
-                for item in items[start : start + target.batch]
-                if (file := _local(item, folder)) is not None
-            ]
+            files = []
+            for item in items[start : start + target.batch]:
+                file = _local(item, folder)
+                if file is None:
+                    absent.append(item.name)
+                else:
+                    files.append((file, item))
             sizes = {item.name: file.stat().st_size for file, item in files}
             target.put([(file, item.name) for file, item in files])
             there = target.sizes()
@@ -163,7 +176,7 @@ def _copy(target: Target, items: Sequence[Item], folder: Path, total: int) -> in
             for file, _ in files:
                 if file.parent == folder:
                     file.unlink()
-    return copied
+    return copied, absent
 
 
 def _local(item: Item, folder: Path) -> Path | None:
@@ -200,10 +213,10 @@ def _fetch(item: Item, path: Path) -> bool:
             return True
         except FetchError as error:
             path.unlink(missing_ok=True)
-            if not (error.passing and tries_left):
-                if item.needed:
-                    raise
+            if error.absent and not item.needed:
                 return False
+            if not (error.passing and tries_left):
+                raise
     return False
 
 

@@ -29,6 +29,7 @@ from pix2pix.system.urls import is_url
 _MEASURED_SIDE = 143  # pixels
 _TRIES = 3  # of a transfer that breaks
 _BLOCK = 2**20  # bytes read at a time
+COUNTED_BYTES = 2**16  # of a tar, for each call of `count`
 _FILE = b"0"  # a tar member's kind
 _NO_SAMPLE = re.compile(rb"__[^/]*__($|/)")  # what webdataset passes over
 
@@ -38,18 +39,32 @@ Members = dict[str, tuple[int, int]]  # kind → offset and size in bytes
 def look_through(task: IndexTask, count: Callable[[], None]) -> None:
     """Look through a tar, and leave what was found in `task.found_file`.
 
-    `count` is called per sample. Memory is one picture's. A tar that lies elsewhere passes through
-    a temporary file. Raises UserError, naming the place, where it cannot be read, or is no tar of
-    samples with one picture each.
+    `count` is called for each COUNTED_BYTES of the tar. Memory is one picture's. A tar that lies
+    elsewhere passes through a temporary file. Raises UserError, naming the place, where it cannot
+    be read, or is no tar of samples with one picture each.
     """
     keep_freed_memory()
-    with _opened(task.place) as descriptor:
+    meter = _Meter(count)
+    with _opened(task.place, meter) as descriptor:
         refuse_compressed(task.told, os.pread(descriptor, 8, 0))
-        found = _look(task, _Tar(descriptor), count)
+        found = _look(task, _Tar(descriptor), meter)
     write_found(task, found)
 
 
-def _look(task: IndexTask, tar: "_Tar", count: Callable[[], None]) -> Found:
+class _Meter:
+    """Counts the bytes of a tar as they come, or where it lies here as they are looked through."""
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count, self._counted = count, 0
+
+    def reach(self, num_bytes: int) -> None:
+        """Count up to so many bytes of the tar; fewer than before: nothing."""
+        while self._counted + COUNTED_BYTES <= num_bytes:
+            self._counted += COUNTED_BYTES
+            self._count()
+
+
+def _look(task: IndexTask, tar: "_Tar", meter: _Meter) -> Found:
     keys: list[bytes] = []
     places: dict[str, list[tuple[int, int]]] = {"picture": [], "metadata": []}
     digests: list[bytes] = []
@@ -69,7 +84,7 @@ def _look(task: IndexTask, tar: "_Tar", count: Callable[[], None]) -> Found:
             places["picture"].append(picture)
             places["metadata"].append(sample.get(METADATA, (0, 0)))
             digests.append(sha256(data).digest()[:16])
-        count()
+        meter.reach(tar.summed)
     if not kinds_seen & set(task.prep.image):
         there = ", ".join(sorted(kinds_seen)[:10]) or "no samples"
         wanted = ", ".join(task.prep.image)
@@ -92,17 +107,17 @@ class _Tar:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._sum, self._summed = sha256(), 0  # of the first so many bytes
+        self._sum, self.summed = sha256(), 0  # of the first so many bytes
 
     def read(self, place: tuple[int, int]) -> bytes:
         """Return the bytes at an offset, so many."""
         offset, size = place
-        if offset < self._summed:
+        if offset < self.summed:
             return os.pread(self.descriptor, size, offset)
         self._sum_to(offset)
         data = os.pread(self.descriptor, size, offset)
         self._sum.update(data)
-        self._summed += len(data)
+        self.summed += len(data)
         return data
 
     def digest(self) -> str:
@@ -111,17 +126,17 @@ class _Tar:
         return self._sum.hexdigest()
 
     def _sum_to(self, end: int) -> None:
-        while self._summed < end:
-            size = min(_BLOCK, end - self._summed)
-            data = os.pread(self.descriptor, size, self._summed)
+        while self.summed < end:
+            size = min(_BLOCK, end - self.summed)
+            data = os.pread(self.descriptor, size, self.summed)
             if not data:
                 return  # it has shrunk: its size will tell
             self._sum.update(data)
-            self._summed += len(data)
+            self.summed += len(data)
 
 
 def _samples(place: str, tar: int) -> dict[bytes, Members]:
-    """Members by key, grouped as webdataset does: adjacent ones of one key are a sample."""
+    """Return members by key, grouped as webdataset does: adjacent ones of a key are a sample."""
     samples: dict[bytes, Members] = {}
     current = None
     try:
@@ -184,11 +199,11 @@ def _check_license(metadata: bytes, wanted: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _opened(place: str) -> Iterator[int]:
+def _opened(place: str, meter: _Meter) -> Iterator[int]:
     """Return a descriptor of a file with the tar's bytes. Raises UserError: place and cause."""
     if place.startswith(PIPE) or is_url(place):
         with TemporaryFile(prefix="index-") as file:
-            _receive(place, file)
+            _receive(place, file, meter)
             yield file.fileno()
         return
     try:
@@ -201,7 +216,7 @@ def _opened(place: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _receive(place: str, file: IO[bytes]) -> None:
+def _receive(place: str, file: IO[bytes], meter: _Meter) -> None:
     """Write what lies at a URL, or a command prints, to `file`."""
     for tries_left in reversed(range(_TRIES)):
         try:
@@ -209,6 +224,7 @@ def _receive(place: str, file: IO[bytes]) -> None:
             file.truncate()
             for chunk in _piped(place) if place.startswith(PIPE) else chunks(place):
                 file.write(chunk)
+                meter.reach(file.tell())
             file.flush()
             return
         except FetchError as error:

@@ -7,6 +7,7 @@ they lie, and an index of each. Stop it as you like: the same command goes on wh
 """
 
 import json
+import math
 import os
 import re
 import time
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.assembly import Made, manifest_so_far, publish_splits
-from data_prep.found_shard import look_through
+from data_prep.found_shard import COUNTED_BYTES, look_through
 from data_prep.index_task import Found, IndexPrep, IndexTask, read_found
 from data_prep.make_shards import report
 from data_prep.ownership import own
@@ -178,19 +179,28 @@ def _is_finished(root: Path, split: str, prep: IndexPrep, manifest: Manifest) ->
 
 
 def _look_through_all(tasks: Sequence[IndexTask], num_workers: int) -> None:
-    todo = [task for task in tasks if read_found(task) is None]
-    with progress("shards", len(tasks), done=len(tasks) - len(todo)) as bar:
-        looked = time.monotonic()
+    done = {task: found.bytes for task in tasks if (found := read_found(task)) is not None}
+    todo = [task for task in tasks if task not in done]
+    with progress("bytes", _total_bytes(tasks), done=sum(done.values())) as bar:
+        looked = -math.inf
 
-        def advance(_: int) -> None:
-            """Show progress: workers count samples, and nobody knows before how many there are."""
+        def advance(count: int) -> None:
             nonlocal looked
             if time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
-                done = len(tasks) - len(todo) + sum(task.found_file.exists() for task in todo)
-                bar.update(done - bar.n)
+                finished = len(done) + sum(task.found_file.exists() for task in todo)
+                bar.set_postfix_str(f"{finished:,} of {len(tasks):,} shards", refresh=False)
+            bar.update(count * COUNTED_BYTES)
 
         work_in_parallel(look_through, todo, num_workers, advance)
+
+
+def _total_bytes(tasks: Sequence[IndexTask]) -> int | None:
+    """Return the size of all tars; None where one lies elsewhere, and nobody knows its size."""
+    try:
+        return sum(os.path.getsize(task.place) for task in tasks)
+    except OSError:
+        return None
 
 
 def _assemble(split: str, tasks: Sequence[IndexTask]) -> Made:

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 from pix2pix.data.data_set import DataSet
-from pix2pix.data.fetch import FetchError
+from pix2pix.data.fetch import FetchError, read_all
 from pix2pix.data.index import (
     COLOR,
     GRAY,
@@ -25,18 +25,20 @@ from pix2pix.data.index import (
     index_path,
     index_shard,
     key_and_kind,
+    parse_index,
     read_index,
     tar_files,
 )
 from pix2pix.data.shards import Shard
-from pix2pix.errors import UserError
+from pix2pix.errors import StorageError, UserError
 from pix2pix.photos.photo import PhotoError, open_reduced
 from pix2pix.system.light_webdataset import import_webdataset
-from pix2pix.system.urls import is_url
+from pix2pix.system.urls import is_url, join
 
 _KINDS = (COLOR, GRAY, "json")  # webdataset's writer sorts them
 _EARLIER_KINDS = (GRAY, COLOR, "json")  # of shards made before that writer
 _FULL_CHROMA = 0  # what Pillow calls 4:4:4
+_MOST_INDEX = 2**28  # bytes; one of 1,000 samples has 60 kB
 _ENOUGH = 64  # pixels: a decoder reads every bit of a picture, and need not make it whole
 
 Member = tuple[str, int, int]  # kind, offset and size in bytes
@@ -85,7 +87,7 @@ def check_shard(task: CheckTask, count: Callable[[], None]) -> Checked:
         faults.append(Fault(shard.name, "is missing"))
     except OSError as error:
         faults.append(Fault(shard.name, f"cannot be read: {error.strerror}"))
-    except FetchError as error:
+    except (FetchError, StorageError) as error:
         faults.append(Fault(shard.name, str(error)))
     except UserError:  # by tar_files
         faults.append(Fault(shard.name, "is cut short, or no plain tar"))
@@ -200,7 +202,7 @@ def _by_webdataset(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
-    """Key and members of each sample, as far as they are adjacent; raises UserError."""
+    """Yield key and members of each sample, as far as they are adjacent; raises UserError."""
     files = tar_files(path)
     members = ((*key_and_kind(name), offset, size) for name, offset, size in files)
     for key, group in groupby(members, itemgetter(0)):
@@ -212,15 +214,20 @@ def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
 
 def _problems_of_index(task: CheckTask, path: Path) -> Iterator[str]:
     """Return faults of the index beside the shard; readers make one where there is none."""
-    if is_url(task.data.root):
-        return  # who fetches it compares it with the shard
-    file = index_path(Path(task.data.root), task.shard.name)
+    root, name = task.data.root, index_path(Path(), task.shard.name).name
     try:
-        found = read_index(file)
+        if is_url(root):  # not that of a cache: the one that trainings of others will fetch
+            place = join(root, name)
+            found = parse_index(read_all(place, _MOST_INDEX), place)
+        else:
+            found = read_index(Path(root, name))
         if index_bytes(found) != index_bytes(index_shard(path, task.shard.sha256)):
-            yield f"{file.name} is the index of something else"
+            yield f"{name} is the index of something else"
     except FileNotFoundError:
         return
+    except FetchError as error:
+        if not error.absent:
+            yield str(error)
     except UserError as error:
         yield str(error)
 

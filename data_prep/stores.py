@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from glob import has_magic
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.shard_file import disk_errors
-from pix2pix.data.fetch import cause_of, chunks, require_package, store_options
+from pix2pix.data.fetch import chunks, require_package
+from pix2pix.data.store import ANSWER_SECONDS, BLOCK, cause_of, endpoint, store_options, within
 from pix2pix.errors import UserError
 from pix2pix.system.durable import aside, leftovers, publish_aside
 
 _AT_ONCE = 4  # transfers
+_LIST_SECONDS = 10 * ANSWER_SECONDS  # for a folder of a store: a page of 1,000 names each answer
 _HUB = "hf://"
 _HUB_BATCH = 50  # files in a commit: the hub limits commits per hour
 
@@ -90,7 +92,7 @@ class StoreTarget:
         self.system.invalidate_cache()
         with store_errors("list", self.url):
             try:
-                entries = self.system.ls(self.path, detail=True)
+                entries = within(ANSWER_SECONDS, lambda: self.system.ls(self.path, detail=True))
             except FileNotFoundError:
                 return {}
         return {entry["name"].rpartition("/")[2]: entry["size"] or 0 for entry in entries}
@@ -102,9 +104,12 @@ class StoreTarget:
     def put(self, files: Sequence[Put]) -> None:
         """As `Target` says."""
         with ThreadPoolExecutor(_AT_ONCE) as pool, store_errors("write to", self.url):
-            list(
-                pool.map(lambda file: self.system.put_file(str(file[0]), self._at(file[1])), files)
-            )
+            list(pool.map(self._put_one, files))
+
+    def _put_one(self, file: Put) -> None:
+        source, name = file
+        seconds = ANSWER_SECONDS * (1 + _AT_ONCE * source.stat().st_size / BLOCK)
+        within(seconds, lambda: self.system.put_file(str(source), self._at(name)))
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -199,13 +204,14 @@ def list_store(url: str) -> list[str]:
     """
     system, path = file_system(url)
     with store_errors("list", url):
-        if has_magic(path):
-            found = system.glob(path)
-        elif system.isdir(path):
-            found = system.find(path)
-        else:
-            found = system.glob(f"{path}*")
+        found = within(_LIST_SECONDS, lambda: _list(system, path))
         return [system.unstrip_protocol(name) for name in found]
+
+
+def _list(system: Any, path: str) -> Iterable[str]:
+    if has_magic(path):
+        return system.glob(path)
+    return system.find(path) if system.isdir(path) else system.glob(f"{path}*")
 
 
 @contextmanager
@@ -216,7 +222,7 @@ def store_errors(doing: str, url: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each library has types of its own
-        raise UserError(f"cannot {doing} {url}: {cause_of(error)}") from None
+        raise UserError(f"cannot {doing} {url}: {cause_of(error)}{endpoint(url, error)}") from None
 
 
 def digest_of(path: Path) -> str:

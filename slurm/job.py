@@ -133,7 +133,7 @@ def telling_errors(records: Records, member: Member) -> Iterator[None]:
 
 
 def drop_submitit_handlers(member: Member) -> None:
-    """Take the handlers of signals that submitit has set out of this job, for good.
+    """Remove submitit's signal handlers from this job, for good.
 
     That of USR2 computes with a time limit, which a job need not have, and requeues by rules of its
     own. A job that saves and goes on later sets handlers itself; any other goes on till SLURM ends

@@ -10,12 +10,25 @@ from types import FrameType
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.merge_shards import MergeShardsOptions, merge_shards
+from pix2pix.cli.options import option
 from pix2pix.errors import UserError
 from slurm.job import drop_submitit_handlers, end_stopped, telling_errors
 from slurm.process_group import Member
 from slurm.records import Records, Stop
 from slurm.scheduler import ENDED, jobs
 from slurm.snapshot import check_snapshot
+
+
+@dataclass(frozen=True)
+class PartsOptions:
+    """How many machines share the preparation of shards."""
+
+    parts: int = option(help="number of machines that share the work", unit="parts", group="shards")
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.parts < 1:
+            raise UserError(f"parts must be at least 1, not {self.parts}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ def _part_of(job: str) -> str:
 
 @contextmanager
 def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Let these signals do what Ctrl-C does: data preparation ends in good order then."""
+    """Treat these signals as Ctrl-C: data preparation then ends in good order."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for other in signals:

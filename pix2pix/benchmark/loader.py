@@ -41,9 +41,8 @@ def measure(options: LoaderOptions) -> Figures:
     workers = options.num_workers or num_cores()
     with TemporaryDirectory(prefix="loader-") as folder:
         shards, pictures = Path(folder, "shards"), Path(folder, "pictures")
-        _prepare(options, Path(folder, "photos"), shards)
-        reader = ShardReader(open_data([str(shards)], "train", _IMAGE_SIZE), _IMAGE_SIZE)
-        pairs = _unpack(reader, pictures)
+        reader = prepare(options, Path(folder, "photos"), shards)
+        pairs = unpack(reader, pictures)
         side = train_side(reader)
         sides = {
             "ours": lambda: _ours(reader, options, workers),
@@ -71,14 +70,16 @@ def measure(options: LoaderOptions) -> Figures:
     }
 
 
-def _prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> None:
+def prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> ShardReader:
+    """Make shards of the photographs, or of synthetic ones, and open them."""
     if options.photos is None:
         write_photographs(synthetic, _SYNTHETIC_PHOTOS)
     make_shards(MakeShardsOptions(photos=options.photos or synthetic, out=shards, split="train"))
+    return ShardReader(open_data([str(shards)], "train", _IMAGE_SIZE), _IMAGE_SIZE)
 
 
-def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
-    """Each color picture as a file of its own; gray and color JPEGs of some, in memory."""
+def unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
+    """Write each color picture to a file of its own; return JPEGs of some, gray and color."""
     pictures.mkdir()
     pairs: list[tuple[bytes, bytes]] = []
     for data, shard in reader.shards:
@@ -148,7 +149,7 @@ def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int)
 
 
 def _seconds_per_sample(batches: Iterable[Any], options: LoaderOptions) -> float:
-    """From the first batch, when the processes have started, to the last."""
+    """Return seconds per sample from the first batch, when processes have started, to the last."""
     stream = iter(batches)
     next(stream)
     started = time.perf_counter()

@@ -19,11 +19,13 @@ from filelock import FileLock
 
 from pix2pix.data.fetch import FetchError, chunks
 from pix2pix.data.shards import Shard
-from pix2pix.errors import UserError
+from pix2pix.errors import StorageError, UserError
 from pix2pix.system.durable import flush
+from pix2pix.system.reading import TRANSIENT
 
 TRIES = 3
 SHARE_OF_FREE = 0.8
+_LEFT_SECONDS = 3600  # a file that nobody has written to for so long is given up
 _DEFAULTS = ("PIX2PIX_CACHE", "SLURM_TMPDIR")  # else the system's temporary folder; never the home
 
 
@@ -86,8 +88,9 @@ class ShardCache:
         """
         path = self.path(shard)
         if not self.has(shard):
-            with self.locked(path.name):
+            with self.locked(path.name) as alone:
                 if not self.has(shard):
+                    self._remove_left(path, alone)
                     self._try(place, path, shard.bytes, shard.sha256)
         return path
 
@@ -98,8 +101,9 @@ class ShardCache:
         """
         path = self.index_path(shard)
         if not path.exists():
-            with self.locked(path.name):
+            with self.locked(path.name) as alone:
                 if not path.exists():
+                    self._remove_left(path, alone)
                     try:
                         self._try(place, path, None, shard.index_sha256)
                     except FetchError:
@@ -120,18 +124,25 @@ class ShardCache:
             (self.folder / name).unlink()
 
     @contextlib.contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Keep other processes out; on a file system without locks two may fetch the same."""
+    def locked(self, name: str) -> Iterator[bool]:
+        """Keep other processes out; False: a file system without locks, two may fetch the same."""
         lock = FileLock(self.folder / f"{name}.lock")
         try:
             lock.acquire()
         except (OSError, NotImplementedError):
-            yield
+            yield False
             return
         try:
-            yield
+            yield True
         finally:
             lock.release()
+
+    def _remove_left(self, path: Path, alone: bool) -> None:
+        """Remove what one who was killed left; without a lock another may be writing it now."""
+        for left in self.folder.glob(f".{path.name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                if alone or time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                    left.unlink()
 
     def _try(self, place: str, path: Path, num_bytes: int | None, digest: str | None) -> None:
         for left in reversed(range(TRIES)):
@@ -145,8 +156,6 @@ class ShardCache:
     def _fetch(self, place: str, path: Path, num_bytes: int | None, digest: str | None) -> None:
         """Fetch a file aside, compare it with what the manifest says, rename it."""
         started = time.perf_counter()
-        for left in self.folder.glob(f".{path.name}.*.tmp"):  # by one who was killed: we have the
-            left.unlink(missing_ok=True)  # lock
         aside = self.folder / f".{path.name}.{uuid.uuid4().hex}.tmp"
         found, count = sha256(), 0
         try:
@@ -180,6 +189,10 @@ class ShardCache:
         try:
             yield
         except OSError as error:
+            if error.errno in TRANSIENT:
+                raise StorageError(
+                    f"the file system of {self.folder} does not answer: {error.strerror}"
+                ) from error
             full = error.errno in (ENOSPC, EDQUOT)
             cause = "it is full" if full else error.strerror
             raise UserError(

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pix2pix.config import TrainConfig
-from pix2pix.data.cache import ShardCache, cache_folder
 from pix2pix.data.index import ShardIndex, index_path, index_shard, read_index, write_index
 from pix2pix.data.shards import (
     Shard,
@@ -19,6 +19,9 @@ from pix2pix.data.shards import (
 )
 from pix2pix.errors import UserError
 from pix2pix.system.urls import is_url, join
+
+if TYPE_CHECKING:
+    from pix2pix.data.cache import ShardCache
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class DataSet:
     root: str
     split: Split
     weight: int = 1
-    cache: ShardCache | None = None
+    cache: "ShardCache | None" = None
     whole: bool = False
 
     def place(self, shard: Shard) -> str:
@@ -76,7 +79,7 @@ class DataSet:
         return index
 
     @property
-    def _cache(self) -> ShardCache:
+    def _cache(self) -> "ShardCache":
         assert self.cache is not None, "a URL needs a cache"
         return self.cache
 
@@ -147,5 +150,7 @@ def with_cache(
     """
     if folder is None and not any(data.needs_cache for data in data_sets):
         return list(data_sets)
+    from pix2pix.data.cache import ShardCache, cache_folder  # most sets need none
+
     cache = ShardCache(cache_folder(folder), most_gib)
     return [replace(data, cache=cache, whole=folder is not None) for data in data_sets]

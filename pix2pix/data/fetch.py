@@ -11,24 +11,25 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
-from pix2pix.errors import UserError
+from pix2pix.data.store import CONNECT_SECONDS, cause_of, endpoint, open_by_fsspec
+from pix2pix.errors import StorageError, UserError
 from pix2pix.system.light_webdataset import import_webdataset
+from pix2pix.system.reading import PatientFile
 from pix2pix.system.urls import QUERY_VARIABLE, is_url
 
 CHUNK = 2**20  # bytes read at a time
-_STORE_BLOCK = 2**24  # asked of a store at a time
-CONNECT_SECONDS = 10
 SILENT_SECONDS = 20  # below SLOWEST bytes per second for so long: the server has fallen silent
 SLOWEST = 1024
 RETRIES = 3  # of curl itself: time-outs, 408, 429, 5xx
 
 # The package that fsspec needs for a scheme, and what to install for it.
 _PACKAGES = {
-    "s3": ("s3fs", "'pix2pix[s3]'"),
-    "gs": ("gcsfs", "'pix2pix[gs]'"),
+    "s3": ("s3fs", "-e '.[s3]'"),
+    "gs": ("gcsfs", "-e '.[gs]'"),
     "az": ("adlfs", "adlfs"),
     "hf": ("huggingface_hub", "huggingface_hub"),
 }
@@ -46,19 +47,24 @@ _CURL: dict[int, tuple[str, bool]] = {
     60: ("its certificate is not to be trusted", False),
     92: ("the connection broke", True),
 }
+_ABSENT = 404
 _HTTP = {
     401: "credentials are missing or wrong",
     403: "access is denied; credentials may be missing",
-    404: "it is not there",
+    _ABSENT: "it is not there",
 }
 
 
 class FetchError(UserError):
-    """Something that could not be fetched. passing: another try may go better."""
+    """Something that could not be fetched.
 
-    def __init__(self, message: str, passing: bool = False) -> None:
+    passing: another try may go better. absent: who should have it says that it is not there.
+    """
+
+    def __init__(self, message: str, passing: bool = False, absent: bool = False) -> None:
         super().__init__(message)
         self.passing = passing
+        self.absent = absent
 
 
 def read_all(place: str, most: int) -> bytes:
@@ -72,27 +78,45 @@ def read_all(place: str, most: int) -> bytes:
 
 
 def chunks(place: str) -> Iterator[bytes]:
-    """Return the bytes of a file or a URL, CHUNK at a time. Raises FetchError: place and cause."""
+    """Return the bytes of a file or a URL, CHUNK at a time.
+
+    Raises FetchError: place and cause; StorageError where the file system of a file does not answer
+    for a minute.
+    """
     try:
-        with _open(place) as stream:
-            while chunk := stream.read(CHUNK):
-                yield chunk
-    except FetchError:
+        yield from _chunks_of_url(place) if is_url(place) else _chunks_of_file(place)
+    except (FetchError, StorageError):
         raise
     except _Failed as error:
-        raise FetchError(f"cannot fetch {place}: {error}", error.passing) from None
+        message = f"cannot fetch {place}: {error}"
+        raise FetchError(message, error.passing, error.absent) from None
     except Exception as error:  # fsspec's file systems raise the types of their own libraries
         verb = "fetch" if is_url(place) else "read"
-        raise FetchError(f"cannot {verb} {place}: {cause_of(error)}") from None
+        message = f"cannot {verb} {place}: {cause_of(error)}{endpoint(place, error)}"
+        raise FetchError(message, absent=isinstance(error, FileNotFoundError)) from None
+
+
+def _chunks_of_file(place: str) -> Iterator[bytes]:
+    file, offset = PatientFile(Path(place)), 0
+    try:
+        while chunk := file.pread(CHUNK, offset):
+            yield chunk
+            offset += len(chunk)
+    finally:
+        file.close()
+
+
+def _chunks_of_url(place: str) -> Iterator[bytes]:
+    with _open(place) as stream:
+        while chunk := stream.read(CHUNK):
+            yield chunk
 
 
 def _open(place: str) -> IO[bytes]:
-    if not is_url(place):
-        return open(place, "rb", buffering=0)
     require_package(place)
     webdataset: Any = import_webdataset()
     openers = {"http": _open_by_curl, "https": _open_by_curl}
-    webdataset.gopen_schemes |= openers | dict.fromkeys(_PACKAGES, _open_by_fsspec)
+    webdataset.gopen_schemes |= openers | dict.fromkeys(_PACKAGES, open_by_fsspec)
     return cast("IO[bytes]", webdataset.gopen(place))
 
 
@@ -105,26 +129,6 @@ def require_package(url: str) -> None:
         )
 
 
-def store_options(url: str) -> dict[str, Any]:
-    """Return what fsspec is to be told of a store: time-outs, where it knows them."""
-    if not url.startswith("s3://"):
-        return {}
-    return {
-        "config_kwargs": {
-            "connect_timeout": CONNECT_SECONDS,
-            "read_timeout": SILENT_SECONDS,
-            "retries": {"max_attempts": RETRIES},
-        }
-    }
-
-
-def _open_by_fsspec(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
-    import fsspec.core
-
-    system, path = fsspec.core.url_to_fs(url, **store_options(url))
-    return cast("IO[bytes]", system.open(path, mode, block_size=_STORE_BLOCK))
-
-
 def _open_by_curl(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
     if shutil.which("curl") is None:
         raise _Failed("it needs the program curl, which is not installed", passing=False)
@@ -132,9 +136,10 @@ def _open_by_curl(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
 
 
 class _Failed(Exception):
-    def __init__(self, cause: str, passing: bool) -> None:
+    def __init__(self, cause: str, passing: bool, absent: bool = False) -> None:
         super().__init__(cause)
         self.passing = passing
+        self.absent = absent
 
 
 class _Curl(io.RawIOBase):
@@ -191,23 +196,7 @@ class _Curl(io.RawIOBase):
         if status == 22:
             code = int(told[-3:] or 0)
             cause = _HTTP.get(code, "the server cannot serve it")
-            raise _Failed(f"HTTP status {code}: {cause}", passing=False)
+            raise _Failed(f"HTTP status {code}: {cause}", passing=False, absent=code == _ABSENT)
         if status:
             cause, passing = _CURL.get(status, (f"curl ends with status {status}", False))
             raise _Failed(cause, passing)
-
-
-def cause_of(error: Exception) -> str:
-    """Return what went wrong, without the words of libraries, which may hold a secret."""
-    name = type(error).__name__
-    if isinstance(error, FileNotFoundError):
-        return "it is not there"
-    if isinstance(error, PermissionError) or "Credentials" in name:
-        return "access is denied; credentials may be missing"
-    if isinstance(error, TimeoutError) or "Timeout" in name:
-        return "the server does not answer, or has fallen silent"
-    if "Connect" in name:
-        return "the host refuses the connection, or there is none"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return name

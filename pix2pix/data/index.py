@@ -19,16 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pix2pix.data.tar_members import DamagedTarError, members
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
+from pix2pix.system.reading import TRANSIENT
 
 GRAY = "gray.jpg"
 COLOR = "color.jpg"
 METADATA = "json"
 
 PAIRS: tuple[str, ...] = ("gray", "color", "metadata")
-PICTURES: tuple[str, ...] = ("picture", "metadata")
 
 Places = NDArray[np.int64]
 
@@ -108,20 +107,36 @@ def read_index(path: Path) -> ShardIndex:
     """Return the index at `path`, its arrays mapped from the file: some 50 µs.
 
     (`numpy.load` takes ten times as long, and memory of each process.) Raises UserError where the
-    file is not one that `write_index` wrote, FileNotFoundError where there is none.
+    file is not one that `write_index` wrote, FileNotFoundError where there is none, another OSError
+    where its file system stumbles.
     """
     try:
         with path.open("rb", buffering=0) as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            raise
+        raise _damaged(str(path), error) from error
+    return parse_index(data, str(path))
+
+
+def parse_index(data: mmap.mmap | bytes, place: str) -> ShardIndex:
+    """Return the index whose file is `data`, its arrays in there; `place` is for errors.
+
+    Raises UserError where it is not one that `write_index` wrote.
+    """
+    try:
         arrays = dict(_stored_arrays(data))
         shard = bytes(arrays.pop("shard")[0]).decode()
         return ShardIndex(shard, arrays.pop("keys"), arrays)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error) as error:
-        raise UserError(
-            f"the index {path} is damaged ({error}); remove it, or copy it again"
-        ) from error
+    except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
+        raise _damaged(place, error) from error
+
+
+def _damaged(place: str, error: Exception) -> UserError:
+    return UserError(f"the index {place} is damaged ({error}); remove it, or copy it again")
 
 
 def index_shard(path: Path, shard: str = "") -> ShardIndex:
@@ -176,6 +191,8 @@ def tar_files(path: Path) -> Iterator[tuple[bytes, int, int]]:
     Names of any length are read, as GNU's and POSIX's (pax) tars write them. Raises UserError,
     naming the shard, where it is missing, cut short or no plain tar.
     """
+    from pix2pix.data.tar_members import DamagedTarError, members  # only a tar without an index
+
     try:
         with path.open("rb", buffering=0) as file:
             for member in members(file.fileno()):
@@ -189,7 +206,7 @@ def tar_files(path: Path) -> Iterator[tuple[bytes, int, int]]:
         ) from error
 
 
-def _stored_arrays(data: mmap.mmap) -> Iterator[tuple[str, NDArray[Any]]]:
+def _stored_arrays(data: mmap.mmap | bytes) -> Iterator[tuple[str, NDArray[Any]]]:
     """(name, array in `data`) of every member of a zip file without compression."""
     start = 0
     while data[start : start + 4] == b"PK\x03\x04":
@@ -201,7 +218,7 @@ def _stored_arrays(data: mmap.mmap) -> Iterator[tuple[str, NDArray[Any]]]:
         start += size
 
 
-def _array_at(data: mmap.mmap, start: int) -> NDArray[Any]:
+def _array_at(data: mmap.mmap | bytes, start: int) -> NDArray[Any]:
     """Return the array of the .npy file (version 1.0) that starts at `start`."""
     header_start = start + 10
     length = int.from_bytes(data[start + 8 : header_start], "little")

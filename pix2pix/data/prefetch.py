@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from pix2pix.data.cache import ShardCache
 from pix2pix.data.data_set import DataSet
 from pix2pix.data.shards import Shard
-from pix2pix.errors import UserError
+from pix2pix.errors import StorageError, UserError
+from pix2pix.system.reading import LONGEST_PAUSE_SECONDS, TRANSIENT
 
 Need = tuple[DataSet, Shard]
 
@@ -44,11 +45,14 @@ class Prefetcher:
     """Fetches the shards of `needs` into the cache, in the order of need, until it is left.
 
     failure: what it could not do; the thread has ended then.
+    storage_error: what a disk that does not answer says, the shards' own or the cache's; it goes on
+        trying. Who reads such a shard meets the disk, too, and knows what to do.
     """
 
     def __init__(self, cache: ShardCache, needs: Needs) -> None:
         self.cache = cache
         self.failure: str | None = None
+        self.storage_error: str | None = None
         self._needs = needs
         self._position = needs.start
         self._changed = threading.Condition()
@@ -82,14 +86,25 @@ class Prefetcher:
             while not self._left:
                 with self._changed:
                     position = self._position
-                if not self._fetch_next(self._plan(position)):
-                    self._wait_for_change(position)
+                try:
+                    fetched = self._fetch_next(self._plan(position))
+                except (StorageError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno not in TRANSIENT:
+                        raise
+                    self.storage_error = str(error)
+                    self._wait_for_change(position, LONGEST_PAUSE_SECONDS)
+                else:
+                    self.storage_error = None
+                    if not fetched:
+                        self._wait_for_change(position)
         except (UserError, OSError) as error:
             self.failure = str(error)
 
-    def _wait_for_change(self, position: int) -> None:
+    def _wait_for_change(self, position: int, most_seconds: float | None = None) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._left or self._position != position)
+            self._changed.wait_for(
+                lambda: self._left or self._position != position, timeout=most_seconds
+            )
 
     def _plan(self, position: int) -> list[Need]:
         """Every shard in the order of need; tells others what is in use."""

@@ -20,7 +20,7 @@ CHECKS = (  # name, module, function, seconds that it may take
     ("packages", _MACHINE, "check_packages", 10),
     ("torch", _TORCH, "check_torch", 60),
     ("training step", _TORCH, "check_step", 120),
-    ("all-reduce", _TORCH, "check_all_reduce", 90),
+    ("all-reduce", "pix2pix.doctor.all_reduce", "check_all_reduce", 90),
     ("loader processes", _MACHINE, "check_processes", 40),
     ("shards", _MACHINE, "check_shards", 30),
     ("run_dir", _MACHINE, "check_run_dir", 30),
@@ -66,7 +66,7 @@ def row_text(row: Finding) -> str:
 
 
 def _filled(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False) or [""]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def verdict(rows: Sequence[Finding]) -> str:

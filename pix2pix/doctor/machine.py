@@ -56,7 +56,7 @@ def check_packages(patient: Patient) -> list[Finding]:
     if missing:
         rows.append(fails("packages", f"{', '.join(missing)} missing", "pip install -e ."))
     else:
-        rows.append(ok("packages", ", ".join(found)))
+        rows.append(ok("packages", ", ".join(dict.fromkeys(found))))
     for name, (purpose, extra) in EXTRAS.items():
         try:
             rows.append(ok(f"extra [{extra}]", f"{name} {metadata.version(name)}: {purpose}"))

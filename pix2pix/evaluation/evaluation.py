@@ -92,7 +92,7 @@ def evaluate(
     batch_size: int = 16,
     num_workers: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Mean of each basic metric over the whole split, for each prediction, on every rank.
+    """Return the mean of each basic metric over the split, for each prediction, on every rank.
 
     Every photograph is scored by itself and counted once: the center square, resized to
     image_size. Raises UserError, on every rank, where a sample can't be read on any.

@@ -140,7 +140,7 @@ def _ked_line(report: Mapping[str, Any]) -> str:
 
 
 def _target_lines(report: Mapping[str, Any]) -> list[str]:
-    """Where on its curve the run would be compared, for people."""
+    """Return lines that say at which points of its curve to compare the run."""
     lines = []
     for goal, point in report["curve_targets"].items():
         figures = "not reached at any saturation"
@@ -159,7 +159,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def photo_table(evaluated: "Evaluated") -> str:
-    """CSV: a line for each photograph, in manifest order, with key, source and its metrics."""
+    """Return a CSV of one line per photograph, in manifest order: key, source and metrics."""
     from pix2pix.evaluation.run_evaluation import RUN, photo_columns
 
     columns = photo_columns(evaluated.scores, RUN)

@@ -194,7 +194,7 @@ def _mean_ab(loop: EvaluationLoop) -> tuple[float, float]:
 
 
 def _measure_all(paints: Mapping[str, Paint], networks: FeatureNetworks) -> Measure:
-    """Every metric of every painting, and what the truth is like."""
+    """Return every metric of every coloring, and the statistics of the truth."""
 
     def measure(gray: Tensor, color: Tensor) -> dict[str, Tensor]:
         truth = quantize(color.float() / 255)

@@ -94,7 +94,7 @@ def _training(run: RunDirectory, config: TrainConfig, facts: Mapping[str, Any]) 
 
 
 def _count_photographs(config: TrainConfig, digest: str) -> int | None:
-    """How many the train split holds; None if the shards are not where they were."""
+    """Return the size of the train split, or None if the shards are not where they were."""
     try:
         train, _ = open_training(config)
     except UserError:

@@ -1,4 +1,4 @@
-"""Which device is this process's, and what to say where a GPU was asked for and none is seen."""
+"""The device of this process, and the error where a GPU was asked for and torch sees none."""
 
 import os
 import re

@@ -4,11 +4,14 @@ A rank that waits for data inside a collective's time-out would be taken for los
 steps need is looked for before them, and where any node lacks it, all ranks wait here.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Protocol
+
+import numpy as np
 
 from pix2pix.cli.help import wrap
 from pix2pix.config import TrainConfig
@@ -19,7 +22,8 @@ from pix2pix.data.data_set import DataSet, open_training, with_cache
 from pix2pix.data.prefetch import Need, Prefetcher
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
-from pix2pix.run.distributed import Agreement, Distributed
+from pix2pix.run.agreement import Agreement
+from pix2pix.run.distributed import Distributed
 
 POLL_SECONDS = 0.2
 SAY_SECONDS = 30  # between lines about a wait
@@ -79,8 +83,8 @@ class Needs(prefetch.Needs, Protocol):
     def position(self, step: int) -> int:
         """Where step number `step` starts."""
 
-    def window(self, step: int) -> list[Need]:
-        """Return what step number `step`, and the one after it, need."""
+    def window(self, step: int, steps: int) -> list[Need]:
+        """Return what so many steps need from step number `step` on."""
 
     def lacks_rest(self) -> bool:
         """Return True if this node lacks a shard of those that no step needs: of validation."""
@@ -126,30 +130,44 @@ class Supply:
         """Why shards can't be fetched."""
         return None if self._prefetcher is None else self._prefetcher.failure
 
+    @property
+    def _disk_fails(self) -> bool:
+        return self._prefetcher is not None and self._prefetcher.storage_error is not None
+
+    def lacks_soon(self, step: int) -> bool:
+        """Return True, where it is told after step `step`, if this node lacks what comes next.
+
+        All know it at the next exchange, so it is about the steps from that one on.
+        """
+        ahead = self._agreement.every
+        return self._agreement.is_due(step) and self.lacks(step + ahead)
+
     def lacks(self, step: int) -> bool:
-        """Return True if this node lacks a shard that step `step`, or the one after it, needs."""
+        """Return True if this node lacks a shard of the steps from `step` on: two exchanges."""
         if self.needs.cache is None:
             return False
-        window = self.needs.window(step)
+        window = self.needs.window(step, 2 * self._agreement.every)
         if window != self._window and self._prefetcher is not None:
             self._prefetcher.advance(self.needs.position(step))
         self._window = window
         return any(map(lacking, window))
 
     def wait_for_step(self, step: int) -> float:
-        """`wait` for what step number `step`, and the one after it, need."""
+        """`wait` for what the steps from number `step` on need, until the next can be told."""
         return self.wait(partial(self.lacks, step))
 
     def wait(self, lacks: Callable[[], bool]) -> float:
         """Wait until no node `lacks` anything, or a rank must stop; returns seconds.
 
-        Every rank calls it. Raises UserError, on all of them, where any node can't fetch.
+        It ends, too, where a disk does not answer: readers meet that themselves. Every rank calls
+        it. Raises UserError, on all of them, where any node can't fetch.
         """
         if self.needs.cache is None:
             return 0.0
         started = said = time.monotonic()
         while True:
-            short, failed, stopped = self._agreement.now(lacks(), bool(self.failure), self._stop())
+            stop = self._stop() or self._disk_fails
+            short, failed, stopped = self._agreement.now(lacks(), bool(self.failure), stop)
             if failed:
                 self._distributed.raise_on_all_ranks(self.failure)
             now = time.monotonic()
@@ -203,8 +221,17 @@ class TrainingNeeds:
         self._end = self._batch * (config.total_steps or 0)
         every = [*filter(is_cached, self._shards), *self._validation]
         self.cache, self.num_shards, self.num_bytes = _totals(every)
-        self.soon = 2 * config.window_shards + len(self._validation)
+        self.soon = self._most_windows() * config.window_shards + len(self._validation)
         self.start = self.position(step)
+
+    def _most_windows(self) -> int:
+        """Return how many windows `window` looks at, at most."""
+        counts, size = np.sort(self._order.counts), self._order.window_shards
+        reach = 2 * self._batch  # samples, beside the first one
+        windows = 1 + math.ceil(reach / int(counts[:size].sum()))
+        # The last one of an epoch may be smaller; positions of two steps touch two epochs' ends.
+        rest = int(counts[: len(counts) % size].sum())
+        return windows + (2 if 0 < rest < reach else 0)
 
     def position(self, step: int) -> int:
         """Where step number `step` starts in the stream; at most the last sample."""
@@ -219,9 +246,9 @@ class TrainingNeeds:
                 return
             yield from filter(is_cached, (self._shards[entry] for entry in window.tolist()))
 
-    def window(self, step: int) -> list[Need]:
-        """Return what step number `step`, and the one after it, need: whole windows."""
-        positions = range(self.position(step), self.position(step + 2) + 1)
+    def window(self, step: int, steps: int) -> list[Need]:
+        """Return what so many steps need from step number `step` on: whole windows."""
+        positions = range(self.position(step), self.position(step + steps) + 1)
         return [self._shards[entry] for entry in self._order.shards_at(positions)]
 
     def lacks_rest(self) -> bool:
@@ -248,7 +275,7 @@ class SplitNeeds:
         """All shards."""
         return iter(self._shards)
 
-    def window(self, step: int) -> list[Need]:
+    def window(self, step: int, steps: int) -> list[Need]:
         """Return what fits the cache."""
         return self._shards[: self.soon]
 

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 GRACE_SECONDS = 5.0  # for a killed process; one that waits in a driver may never end
 
@@ -59,8 +59,10 @@ def run_bounded(
                 os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
-        texts = []
-        for file in (output, errors):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-    return Ended(status, *texts, time.monotonic() - began)
+        written, complaints = _text_of(output), _text_of(errors)
+    return Ended(status, written, complaints, time.monotonic() - began)
+
+
+def _text_of(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What a training says of its surroundings at first, and what to change where they disappoint."""
+"""What a training prints at its start, and advice where its settings make it slow or noisy."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
+"""The training loop: step, report, evaluate, save. The same command resumes where it stopped."""
 
 import enum
 import os
@@ -11,9 +11,10 @@ from pix2pix.data.batches import Batch, TrainMicroBatches, train_side
 from pix2pix.data.preflight import check_free_disk, check_training
 from pix2pix.data.stream import BatchStream
 from pix2pix.errors import StorageError
+from pix2pix.run.agreement import Agreement
 from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
-from pix2pix.run.distributed import Agreement, Distributed
+from pix2pix.run.distributed import Distributed
 from pix2pix.run.launcher import compile_options
 from pix2pix.run.run_directory import RunDirectory, config_hash
 from pix2pix.run.state import build_state
@@ -135,9 +136,9 @@ class Trainer:
             window.add(metrics)
             self.numbers.add(self.state.step, metrics)
             self._log_failed_steps()
-            lacks = self.supply.lacks(self.state.step + 1)
+            lacks = self.supply.lacks_soon(self.state.step)
             flags = self._should_stop(), bool(self._failure()), lacks
-            stop, failed, short = self.agreement.exchange(*flags)
+            stop, failed, short = self.agreement.exchange(self.state.step, *flags)
             if failed:
                 self.distributed.raise_on_all_ranks(self._failure())
             if short and not stop:
@@ -177,12 +178,12 @@ class Trainer:
         return f"the {self.state.step - durable} steps since step {durable}"
 
     def _due(self, every: int) -> bool:
-        """Every `every` steps, and at the end; 0 means only at the end."""
+        """Return True every `every` steps, and at the end; 0 means only at the end."""
         last = self.state.step == self.total_steps
         return last or (every > 0 and self.state.step % every == 0)
 
     def _should_stop(self) -> bool:
-        """Whether this rank was told to stop."""
+        """Return True if this rank was told to stop."""
         stop = self.stops.due(self.stream)
         if stop:
             self.writer.ending()
@@ -249,9 +250,10 @@ class Trainer:
         per_step = self.config.grad_accumulation_steps
         numbers = range(self.state.step * per_step, self.total_steps * per_step)
         workers = self.distributed.loader_workers(self.config.num_workers)
-        # Two steps: what one rank knows is known to all two steps later (Agreement).
+        # What one rank knows is known to all two exchanges later.
+        ahead = 2 * self.agreement.every * per_step
         return BatchStream(
-            micro_batches, numbers, self.distributed.device, workers, look_ahead=2 * per_step
+            micro_batches, numbers, self.distributed.device, workers, look_ahead=ahead
         )
 
     def _open_log(self) -> RunLog:

@@ -90,7 +90,7 @@ def test_the_step_is_held_against_the_faster_of_two_libraries(monkeypatch, faste
 
 
 def test_both_libraries_compute_the_same_product():
-    products, operations = step._matmuls(CPU, torch.float32)
+    products, operations = step.matmuls(CPU, torch.float32)
     results = [product() for product in products.values()]
     linear, convolution = (torch.as_tensor(result) for result in results)
     side = linear.shape[0]
@@ -114,7 +114,7 @@ def test_what_autograd_keeps_is_counted_once_and_until_it_is_let_go():
 def test_a_photograph_takes_as_much_more_in_every_batch_and_less_in_bf16():
     def build(batch_size: int, precision: str = "no"):
         options = StepOptions(batch_size=batch_size, image_size=64, width=4)
-        return step._our_step(options, precision, CPU)
+        return step.our_step(options, precision, CPU)
 
     one = saved_bytes_per_photograph(build)
     assert kept_bytes(build(5)) - kept_bytes(build(3)) == pytest.approx(2 * one, rel=0.01)
@@ -124,7 +124,7 @@ def test_a_photograph_takes_as_much_more_in_every_batch_and_less_in_bf16():
 def test_a_step_counts_the_operations_of_both_networks():
     def flops(batch_size: int) -> int:
         options = StepOptions(batch_size=batch_size, image_size=64, width=4)
-        return step._flops(step._our_step(options, "no", CPU))
+        return step.flops_of(step.our_step(options, "no", CPU))
 
     assert flops(2) > 0
     assert flops(4) == pytest.approx(2 * flops(2), rel=0.01)

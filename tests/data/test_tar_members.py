@@ -6,18 +6,7 @@ import pytest
 
 from data_prep.photos import MAX_BYTES
 from pix2pix.data.tar_members import DamagedTarError, Member, is_header, members
-
-END = bytes(1024)
-FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-
-
-def member(name: str, data: bytes = b"", kind: int = tarfile.GNU_FORMAT, **fields) -> bytes:
-    """Header, data, padding."""
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info.tobuf(kind) + data + bytes(-len(data) % 512)
+from tests.tars import END, FORMATS, member, signed
 
 
 def scan(tmp_path: Path, data: bytes) -> list[Member]:
@@ -25,12 +14,6 @@ def scan(tmp_path: Path, data: bytes) -> list[Member]:
     path.write_bytes(data)
     with path.open("rb") as file:
         return list(members(file.fileno()))
-
-
-def signed(header: bytes) -> bytes:
-    """A header, with its checksum put right."""
-    total = sum(header) - sum(header[148:156]) + 8 * 32
-    return header[:148] + b"%06o\0 " % total + header[156:]
 
 
 @pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)

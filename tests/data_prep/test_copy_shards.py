@@ -11,6 +11,8 @@ from data_prep.index_shards import IndexShardsOptions, index_shards
 from data_prep.verify_shards import VerifyShardsOptions, verify_shards
 from pix2pix.data.shards import read_split
 from pix2pix.errors import UserError
+from tests.data import shard_server
+from tests.data.shard_server import ShardServer
 from tests.hub_server import HubServer
 from tests.others_shards import by_shard_writer
 from tests.s3_server import file_system, s3_server
@@ -155,6 +157,27 @@ def test_shards_come_from_a_web_server(clean_run: Path, tmp_path: Path) -> None:
             copy(server.url, tmp_path / "other")
     assert without_sidecars(clean_run).items() <= contents(tmp_path / "out").items()
     assert not (tmp_path / "other/manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", ["train-000001.index.npz", "rejected.jsonl", "README.md"])
+def test_what_readers_can_do_without_is_left_out_only_where_it_is_not_there(
+    clean_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    source = shutil.copytree(clean_run, tmp_path / "source")
+    (source / "README.md").write_text("card")
+    with ShardServer(source) as server:
+        server.faults[name].extend([shard_server.denied] * 9)
+        with pytest.raises(UserError, match=f"{name}: HTTP status 403"):
+            copy(server.url, tmp_path / "out")
+        assert not (tmp_path / "out/manifest.json").exists()
+        server.faults[name].clear()
+        (source / name).unlink()
+        copy(server.url, tmp_path / "out")
+    assert (f"has no {name}: readers do without" in capsys.readouterr().out) == (
+        name != "README.md"
+    )
+    assert (tmp_path / "out" / name).exists() == (name == "README.md")  # a card is made
+    assert verify_shards(VerifyShardsOptions(shards=str(tmp_path / "out"), num_workers=1)) == 0
 
 
 def test_shards_go_to_the_hub_with_the_manifest_in_the_last_commit(

@@ -323,6 +323,28 @@ def test_urls_that_a_manifest_must_not_name_are_refused(
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_progress_goes_by_the_bytes_of_a_shard_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    folder = by_shard_writer(tmp_path / "others", count=40, per_shard=40)
+    size = (folder / "00000.tar").stat().st_size
+    seen = []
+
+    def work(function, tasks, num_workers, advance):
+        (task,) = tasks
+        function(task, lambda: (seen.append(task.found_file.exists()), advance(1)))
+
+    monkeypatch.setattr("data_prep.index_shards.work_in_parallel", work)
+    monkeypatch.setattr("data_prep.found_shard.COUNTED_BYTES", 1000)
+    with WebServer() as server:
+        server.files = {"/00000.tar": (folder / "00000.tar").read_bytes()}
+        place = f"{server.url}/00000.tar" if remote else folder
+        index(place, out=tmp_path / "out")
+    assert seen == [False] * len(seen)
+    assert 0.9 * size < 1000 * len(seen) <= size
+
+
 def test_shards_on_a_web_server_are_indexed_by_their_urls(tmp_path: Path) -> None:
     others = by_shard_writer(tmp_path / "others")
     with WebServer() as server:

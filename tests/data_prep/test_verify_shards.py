@@ -13,6 +13,8 @@ from data_prep.index_shards import IndexShardsOptions, index_shards
 from data_prep.verify_shards import VerifyShardsOptions, verify_shards
 from pix2pix.data.index import index_path, index_shard, read_index
 from pix2pix.errors import UserError
+from tests.data import shard_server
+from tests.data.shard_server import ShardServer
 from tests.others_shards import by_shard_writer
 from tests.photographs import colorful, encoded
 from tests.shard_runs import ENVIRONMENT, as_earlier_version, contents, plans_for, write
@@ -355,6 +357,28 @@ def test_shards_at_a_url_are_verified_and_not_kept(
     assert "was altered since its manifest was written" in told
     assert "HTTP status 404" in told
     assert "2 faults in 2 shards" in told
+
+
+def test_the_index_that_lies_at_the_url_is_compared_with_its_shard(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ShardServer(shards) as server:
+        cache = str(tmp_path / "cache")
+        options = VerifyShardsOptions(shards=server.url, num_workers=1, shards_cache=cache)
+        index = index_path(shards, FIRST)
+        index.unlink()
+        assert verify_shards(options) == 0  # readers make one
+        shutil.copy(index_path(shards, SECOND), index)
+        damaged = index_path(shards, "train-000002.tar")
+        damaged.write_bytes(damaged.read_bytes()[:200])
+        server.faults["train-000003.index.npz"].append(shard_server.denied)
+        capsys.readouterr()
+        assert verify_shards(options) == 1
+    told = capsys.readouterr().out
+    assert f"{FIRST}: {index.name} is the index of something else" in told
+    assert f"train-000002.tar: the index {server.url}/{damaged.name} is damaged" in told
+    assert "train-000003.index.npz: HTTP status 403: access is denied" in told
+    assert "3 faults in 3 shards" in told
 
 
 def test_shards_that_others_made_are_verified_by_their_index(

@@ -2,43 +2,17 @@
 
 import os
 
-import pytest
 import torch
 from torch import nn
 
 from pix2pix.errors import UserError
-from pix2pix.run.distributed import Agreement, Distributed
+from pix2pix.run.distributed import Distributed
 from pix2pix.system.machine import num_cores
 from tests.ranks import run_ranks
 
 
 def distributed():
     return Distributed(timeout_minutes=1, num_threads=1)
-
-
-def exchange_flags():
-    me = distributed()
-    agreement = Agreement(me)
-    return [agreement.exchange(step == 2 and me.rank == 1, step == 4) for step in range(6)]
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_a_flag_of_one_rank_is_known_to_all_one_step_later(world_size):
-    for told in run_ranks(exchange_flags, world_size):
-        assert told == [
-            (False, False),
-            (False, False),
-            (False, False),
-            (True, False),
-            (False, False),
-            (False, True),
-        ]
-
-
-def test_a_single_process_agrees_with_itself_in_the_same_rhythm():
-    told = run_ranks(exchange_flags, 1)[0]
-    assert told[3] == (False, False)
-    assert told[5] == (False, True)
 
 
 def work_of_main(kind):

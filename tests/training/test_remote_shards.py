@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.data import shard_server
 from tests.data.shard_server import ShardServer
 from tests.ranks import run_ranks
-from tests.small_training import fit, tiny_config
+from tests.s3_server import ENVIRONMENT, file_system, s3_server
+from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,100 @@ def test_no_secret_comes_into_the_run_directory(server, tmp_path):
     assert content["config"]["shards"] == [server.url]
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"h5h5" not in path.read_bytes()
+
+
+@pytest.fixture
+def bucket(tiny_shards, monkeypatch):
+    """A bucket of a real S3 server, with the shards; the environment that finds it."""
+    with s3_server(monkeypatch, "photos") as environment:
+        file_system().put(f"{tiny_shards}/", "photos/shards/", recursive=True)
+        yield {name: environment[name] for name in (*ENVIRONMENT, "AWS_ENDPOINT_URL")}
+
+
+def fit_there(environment, config, killed_in=None):
+    """`fit` with more environment; every rank dies of a SIGKILL in step number `killed_in`."""
+    os.environ.update(environment)
+    if killed_in is None:
+        return fit(config)
+    trainer = trainer_of(config)
+    step = trainer.step
+
+    def deadly(micro_batches):
+        if trainer.state.step + 1 == killed_in:
+            trainer.checkpointer.wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(micro_batches)
+
+    trainer.step = deadly
+    return trainer.fit()
+
+
+def from_bucket(tmp_path, **changes):
+    values = {"shards_cache": str(tmp_path / "cache"), **changes}
+    return tiny_config("s3://photos/shards", tmp_path / "run", **values)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_over_s3_a_training_has_the_bits_of_the_folder(bucket, tmp_path, from_folder, ranks):
+    found = run_ranks(fit_there, ranks, bucket, from_bucket(tmp_path))[0]
+    assert found["keys"] == from_folder[ranks]["keys"]
+    assert found["digests"] == from_folder[ranks]["digests"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_over_s3_a_killed_training_goes_on_to_the_bits_of_the_folder(
+    bucket, tmp_path, from_folder, ranks
+):
+    config = from_bucket(tmp_path, checkpoint_every=1)
+    with pytest.raises(AssertionError, match="died without a word"):
+        run_ranks(fit_there, ranks, bucket, config, 3)
+    found = run_ranks(fit_there, ranks, bucket, config)[0]
+    assert (found["first_step"], found["step"]) == (2, 4)
+    assert found["digests"] == from_folder[ranks]["digests"]
+
+
+def fit_beside(config, meetings, is_first):
+    """`fit`, but before each step it meets the other training: the two live at the same time.
+
+    meetings: a named pipe; to open it for reading waits for who opens it for writing.
+    """
+    trainer = trainer_of(config)
+    step = trainer.step
+
+    def together(micro_batches):
+        os.close(os.open(meetings, os.O_RDONLY if is_first else os.O_WRONLY))
+        return step(micro_batches)
+
+    trainer.step = together
+    trainer.fit()
+    digests = tensor_digests({"state": trainer.state.state_dict()})
+    trainer.distributed.shutdown()
+    return trainer.state.step, digests
+
+
+@pytest.mark.parametrize("room", [100, 3.5])
+def test_two_live_trainings_share_a_cache(server, tmp_path, tiny_shards, room):
+    """With room for all, a shard is fetched once for both; with less, neither takes the other's."""
+    size = max(path.stat().st_size for path in tiny_shards.glob("*.tar"))
+    cache = {"shards_cache": str(tmp_path / "cache"), "shards_cache_gib": room * size / 2**30}
+    os.mkfifo(tmp_path / "meetings")
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(
+                run_ranks,
+                fit_beside,
+                1,
+                tiny_config(server.url, tmp_path / str(seed), seed=seed, total_steps=8, **cache),
+                str(tmp_path / "meetings"),
+                seed == 0,
+            )
+            for seed in (0, 1)
+        ]
+        found = [run.result()[0] for run in runs]
+    for seed, (step, digests) in enumerate(found):
+        config = tiny_config(tiny_shards, tmp_path / f"folder{seed}", seed=seed, total_steps=8)
+        assert step == 8
+        assert digests == run_ranks(fit, 1, config)[0]["digests"]
+    if room == 100:
+        assert set(server.tars.values()) == {1}
+    assert list((tmp_path / "cache").glob("needs-*")) == []

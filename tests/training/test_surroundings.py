@@ -34,15 +34,22 @@ from tests.training.test_launcher import (
 pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
 
 FAULTS = '''
-import errno, multiprocessing, os, stat, time
+import errno, multiprocessing, os, stat, threading, time
 
 FILE, KIND = os.environ["FAULT_FILE"], os.environ["FAULT"]
 real = os.pread
 
+def keep(works, fails):
+    """Write aside and rename: another process, or thread, reads the file meanwhile."""
+    aside = f"{FILE}.{os.getpid()}.{threading.get_ident()}"
+    with open(aside, "w") as file:
+        file.write(f"{works} {fails}")
+    os.replace(aside, FILE)
+
 def pread(descriptor, size, offset):
     """Fail as the file named FAULT_FILE says: how many reads still work, and how many then fail."""
     name = os.readlink(f"/proc/self/fd/{descriptor}")
-    if name.endswith(".tar"):
+    if name.endswith(".tar") and name.startswith(os.environ.get("FAULT_UNDER", "")):
         try:
             works, fails = map(int, open(FILE).read().split())
         except (OSError, ValueError):
@@ -52,10 +59,10 @@ def pread(descriptor, size, offset):
         elif fails > 0:
             fails -= 1
             if KIND != "SHORT":
-                open(FILE, "w").write(f"0 {fails}")
+                keep(0, fails)
                 raise OSError(getattr(errno, KIND), os.strerror(getattr(errno, KIND)))
             size = min(size, 100)
-        open(FILE, "w").write(f"{works} {fails}")
+        keep(works, fails)
     return real(descriptor, size, offset)
 
 os.pread = pread
@@ -208,6 +215,26 @@ def test_a_disk_that_fails_one_of_two_ranks_stops_both_with_the_same_step(
     assert "The reason is the disk" in prose(outputs[0])
     saved = [path.name for path in (run_dir / "checkpoints").iterdir()]
     assert saved == [f"step_{logged_steps(run_dir)[-1]:09d}"]
+
+
+@pytest.mark.parametrize("works", [0, 24])  # 3 reads fetch a shard; there are 7, which do not fit
+def test_a_disk_behind_a_cache_is_blamed_as_any_other(tiny_shards, tmp_path, faults, works):
+    size = max(path.stat().st_size for path in tiny_shards.glob("*.tar"))
+    cache = {"shards_cache": tmp_path / "cache", "shards_cache_gib": 3.5 * size / 2**30}
+    flags = {"total_steps": 40, "global_batch": 2, "window_shards": 1, "num_workers": 0, **cache}
+    command = [*PYTHON, *train(tmp_path / "run", tiny_shards, **flags)]
+    dead = {"FAULT_UNDER": str(tiny_shards), "FAULT_PATIENCE": "0.2"}
+    broken = faults("EIO", works=works, fails=10**9, **dead)
+    output = prose(ended(*command, status=75, **broken))
+    assert "The reason is the disk: the file system of" in output
+    if works:
+        last = logged_steps(tmp_path / "run")[-1]
+        assert f"stopped and saved at step {last};" in output
+        flags["total_steps"] = last + 1
+        again = ended(*PYTHON, *train(tmp_path / "run", tiny_shards, **flags), status=0)
+        assert f"going on from step {last} " in again
+    else:
+        assert "before the first step" in output
 
 
 def test_shards_that_can_not_be_read_at_all_end_with_75_and_no_step(tiny_shards, tmp_path, faults):
