@@ -239,7 +239,8 @@ class Trainer:
         return step
 
     def _open_supply(self) -> Supply:
-        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step)
+        steps = 2 * self.agreement.every
+        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step, steps)
         return Supply(needs, self.distributed, self.agreement, self.stops.is_asked_for)
 
     def _open_stream(self) -> BatchStream:
