@@ -10,6 +10,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from pix2pix.data.shards import read_manifest
 from pix2pix.doctor.findings import Finding, Patient, fails, note, ok
 from pix2pix.errors import UserError
@@ -98,7 +100,10 @@ def check_run_dir(patient: Patient) -> list[Finding]:
         cure = "choose another --run_dir, or make it writable for this user"
         return [fails("run_dir", f"can't write to {existing}: {error.strerror}", cure)]
     try:
-        return [*_file_system_rows(folder), _free_row(existing)]
+        return [*_file_system_rows(folder), _lock_row(folder), _free_row(existing)]
+    except OSError as error:  # a full disk, a quota
+        cure = "make room, or choose another --run_dir"
+        return [fails("run_dir", f"can't write to {existing}: {error.strerror}", cure)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -127,6 +132,26 @@ def _file_system_rows(folder: Path) -> list[Finding]:
         text = f"fsync is refused ({error.strerror}): a power cut may lose the last checkpoint"
         rows.append(note("run_dir durability", text))
     return rows
+
+
+def _lock_row(folder: Path) -> Finding:
+    """Return a row on file locks: trainings need none; caches of shards and data_prep do."""
+    what, file = "run_dir locks", folder / "lock"
+    cure = "trainings need none; put --shards_cache and the shards to be made on another disk"
+    first, second = (FileLock(file, fallback_to_soft=False) for _ in range(2))
+    try:
+        first.acquire(timeout=0)
+        try:
+            second.acquire(timeout=0)
+            return note(what, "file locks keep nobody out", cure)
+        except Timeout:
+            return ok(what, "file locks keep others out")
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return note(what, f"there are no file locks ({reason})", cure)
+    finally:
+        first.release()
+        second.release()
 
 
 def _free_row(folder: Path) -> Finding:

@@ -21,7 +21,7 @@ from pix2pix.run.state import build_state
 from pix2pix.run.supply import Supply, TrainingNeeds, open_readers
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.system.signals import StopRequest
-from pix2pix.training.advice import say_first, small_batch
+from pix2pix.training.advice import nothing_to_compress, say_first, small_batch, small_for_a_gpu
 from pix2pix.training.board import machine_of
 from pix2pix.training.log import RunLog
 from pix2pix.training.memory import enough_memory
@@ -65,7 +65,9 @@ class Trainer:
         self.config = config = check_training(config, self.train.data_sets, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
-        distributed.advise(small_batch(config, self.batch_per_rank))
+        batch = self.batch_per_rank
+        distributed.advise(small_batch(config, batch) or small_for_a_gpu(batch, on_cpu))
+        distributed.advise(nothing_to_compress(config, world_size))
         self.stop_request = stop_request or StopRequest()
         self.stops = Stops(config, self.stop_request, self.started)
 
@@ -224,7 +226,10 @@ class Trainer:
             options = compile_options(os.environ)
             for network in networks:
                 network.compile(**options)  # in place: names in the state stay as they are
-        generator, discriminator = map(self.distributed.parallel, networks)
+        compression = self.config.gradient_compression
+        generator, discriminator = (
+            self.distributed.parallel(network, compression) for network in networks
+        )
         step = AdversarialStep(
             self.config,
             self.state,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from pix2pix.doctor import examine as module
 from pix2pix.doctor.examine import examine, row_text, verdict
-from pix2pix.doctor.findings import Patient, fails, note, ok
+from pix2pix.doctor.findings import Finding, Patient, fails, note, ok
 from pix2pix.doctor.machine import check_run_dir, check_shards, check_slurm
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,53 @@ def test_a_run_dir_that_refuses_renames_of_folders_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", refuse)
     rows = check_run_dir(Patient(run_dir=str(tmp_path)))
     assert [row.status for row in rows if row.what == "run_dir renames"] == ["fails"]
+
+
+def test_a_full_disk_is_a_row(tmp_path, monkeypatch):
+    def refuse(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    (row,) = check_run_dir(Patient(run_dir=str(tmp_path)))
+    assert (row.status, row.cure.split(",")[0]) == ("fails", "make room")
+    assert "No space left on device" in row.text
+    assert [*tmp_path.iterdir()] == []
+
+
+def locks_of(tmp_path) -> Finding:
+    rows = check_run_dir(Patient(run_dir=str(tmp_path)))
+    return next(row for row in rows if row.what == "run_dir locks")
+
+
+def test_file_locks_that_keep_nobody_out_or_are_not_there_are_a_note(tmp_path, monkeypatch):
+    assert locks_of(tmp_path) == ok("run_dir locks", "file locks keep others out")
+    monkeypatch.setattr("fcntl.flock", lambda descriptor, operation: None)
+    assert locks_of(tmp_path).text == "file locks keep nobody out"
+
+    def refuse(descriptor, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    row = locks_of(tmp_path)
+    assert (row.status, row.text) == ("note", "there are no file locks (No locks available)")
+
+
+def test_a_check_that_ends_with_an_error_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(module, "CHECKS", [("disk", "tests.doctor.test_examine", "crash", 60)])
+    (row,) = examine(Patient())
+    assert (row.status, row.text) == ("fails", "PermissionError: [Errno 13] Permission denied")
+    assert "pip" not in row.cure
+    monkeypatch.setattr(module, "CHECKS", [("memory", "tests.doctor.test_examine", "die", 60)])
+    (row,) = examine(Patient())
+    assert "ended by signal 9" in row.cure
+
+
+def crash(patient):
+    raise PermissionError(13, "Permission denied")
+
+
+def die(patient):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_verdict_names_what_fails():
