@@ -130,7 +130,7 @@ class Supply:
         """Return True if this node lacks a shard of the steps from `step` on: two exchanges."""
         if self.needs.cache is None:
             return False
-        window = self.needs.window(step, 2 * self._agreement.every)
+        window = self.needs.window(step)
         if window != self._window and self._prefetcher is not None:
             self._prefetcher.advance(self.needs.position(step))
         self._window = window
@@ -195,12 +195,19 @@ class Supply:
 class TrainingNeeds:
     """Which shards a training needs, from `step` on; those of validation after the first window.
 
-    cache: None where all are read where they lie. num_bytes: of all that are cached.
+    steps: how many of them `window` looks at. cache: None where all are read where they lie.
+    num_bytes: of all that are cached.
     """
 
     def __init__(
-        self, reader: ShardReader, config: TrainConfig, validation: ShardReader | None, step: int
+        self,
+        reader: ShardReader,
+        config: TrainConfig,
+        validation: ShardReader | None,
+        step: int,
+        steps: int,
     ) -> None:
+        self._steps = steps
         self._validation = [] if validation is None else list(filter(is_cached, validation.shards))
         self._shards = [reader.shards[shard] for shard, _ in weighted_shards(reader.weights)]
         self._order = training_order(reader, config)
@@ -214,11 +221,12 @@ class TrainingNeeds:
     def _most_windows(self) -> int:
         """Return how many windows `window` looks at, at most."""
         counts, size = np.sort(self._order.counts), self._order.window_shards
-        reach = 2 * self._batch  # samples, beside the first one
+        reach = self._steps * self._batch  # samples, beside the first one
         windows = 1 + math.ceil(reach / int(counts[:size].sum()))
-        # The last one of an epoch may be smaller; positions of two steps touch two epochs' ends.
+        # The last one of an epoch may be smaller, and so many epochs' ends are touched.
         rest = int(counts[: len(counts) % size].sum())
-        return windows + (2 if 0 < rest < reach else 0)
+        ends = math.ceil(reach / self._order.num_samples)
+        return windows + (ends if 0 < rest < reach else 0)
 
     def position(self, step: int) -> int:
         """Where step number `step` starts in the stream; at most the last sample."""
@@ -233,9 +241,9 @@ class TrainingNeeds:
                 return
             yield from filter(is_cached, (self._shards[entry] for entry in window.tolist()))
 
-    def window(self, step: int, steps: int) -> list[Need]:
-        """Return what so many steps need from step number `step` on: whole windows."""
-        positions = range(self.position(step), self.position(step + steps) + 1)
+    def window(self, step: int) -> list[Need]:
+        """Return what `steps` steps need from step number `step` on: whole windows."""
+        positions = range(self.position(step), self.position(step + self._steps) + 1)
         return [self._shards[entry] for entry in self._order.shards_at(positions)]
 
     def lacks_rest(self) -> bool:
@@ -262,7 +270,7 @@ class SplitNeeds:
         """All shards."""
         return iter(self._shards)
 
-    def window(self, step: int, steps: int) -> list[Need]:
+    def window(self, step: int) -> list[Need]:
         """Return what fits the cache."""
         return self._shards[: self.soon]
 

@@ -27,6 +27,13 @@ def say_first(config: TrainConfig, distributed: Distributed) -> str:
     return precision.name
 
 
+def advise_on_batch(config: TrainConfig, batch: int, distributed: Distributed) -> None:
+    """Print advice on `batch` photographs per rank, and on the exchange of their gradients."""
+    on_cpu = distributed.device.type == "cpu"
+    distributed.advise(small_batch(config, batch) or small_for_a_gpu(batch, on_cpu))
+    distributed.advise(nothing_to_compress(config, distributed.world_size))
+
+
 def small_batch(config: TrainConfig, batch: int) -> str | None:
     """Return what to say of batch norm over `batch` photographs of one rank; None: nothing."""
     if config.norm != "batch" or batch >= FEW:

@@ -22,7 +22,7 @@ from pix2pix.run.state import build_state
 from pix2pix.run.supply import Supply, TrainingNeeds, open_readers
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.system.signals import StopRequest
-from pix2pix.training.advice import nothing_to_compress, say_first, small_batch, small_for_a_gpu
+from pix2pix.training.advice import advise_on_batch, say_first
 from pix2pix.training.board import machine_of
 from pix2pix.training.log import RunLog
 from pix2pix.training.memory import enough_memory
@@ -66,9 +66,7 @@ class Trainer:
         self.config = config = check_training(config, self.train.data_sets, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
-        batch = self.batch_per_rank
-        distributed.advise(small_batch(config, batch) or small_for_a_gpu(batch, on_cpu))
-        distributed.advise(nothing_to_compress(config, world_size))
+        advise_on_batch(config, self.batch_per_rank, distributed)
         self.stop_request = stop_request or StopRequest()
         self.stops = Stops(config, self.stop_request, self.started)
 
@@ -246,7 +244,8 @@ class Trainer:
         return step
 
     def _open_supply(self) -> Supply:
-        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step)
+        steps = 2 * self.agreement.every
+        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step, steps)
         return Supply(needs, self.distributed, self.agreement, self.stops.is_asked_for)
 
     def _open_stream(self) -> BatchStream:
