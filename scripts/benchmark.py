@@ -39,9 +39,15 @@ def end_to_end(options: EndToEndOptions, output: Output) -> None:
 
 
 def loader(options: LoaderOptions, output: Output) -> None:
-    """Measure the loader beside the decoder alone and beside a folder of pictures."""
-    from pix2pix.benchmark.loader import measure
+    """Measure the loader beside its decoders alone, from a folder, a cache, over HTTP."""
     from pix2pix.benchmark.report import report
+
+    if options.simulate_ranks is not None:
+        from pix2pix.benchmark.loader_ranks import simulate
+
+        report("loader", simulate(options), output)
+        return
+    from pix2pix.benchmark.loader import measure
 
     report("loader", measure(options), output)
 

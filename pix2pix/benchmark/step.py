@@ -10,14 +10,17 @@ from torch.nn.functional import conv2d, linear
 from torch.utils.flop_counter import FlopCounterMode
 
 from pix2pix.benchmark.classic import ClassicStep
+from pix2pix.benchmark.encoder import compare
 from pix2pix.benchmark.memory import gpu_figures, saved_bytes_per_photograph
 from pix2pix.benchmark.options import StepOptions
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import take_turns
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch
+from pix2pix.model.generators import NO_ENCODER
+from pix2pix.run.devices import set_training_flags
 from pix2pix.run.distributed import Distributed
-from pix2pix.run.state import build_state
+from pix2pix.run.state import TrainState, build_state
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.training.precision import default_precision
 from pix2pix.training.step import PRECISIONS, AdversarialStep
@@ -68,7 +71,15 @@ def measure(options: StepOptions, distributed: Distributed) -> Figures:
         "compiled": str(options.compile).lower(),
         "threads": torch.get_num_threads(),
         **memory,
+        **_beside_unet(options, precision, device),
     }
+
+
+def _beside_unet(options: StepOptions, precision: str, device: torch.device) -> Figures:
+    """Return what an encoder costs beside the U-Net; nothing where the step has the U-Net."""
+    if options.encoder == NO_ENCODER:
+        return {}
+    return compare(options, precision, device, lambda one: _built(one, precision, device))
 
 
 def our_step(
@@ -78,15 +89,24 @@ def our_step(
 
     compiling: arguments of `Module.compile`, where `options.compile` asks for it.
     """
+    return _built(options, precision, device, **compiling)[0]
+
+
+def _built(
+    options: StepOptions, precision: str, device: torch.device, **compiling: Any
+) -> tuple[Callable[[], object], TrainState]:
+    """Return the step of `our_step`, and the state that it updates."""
     config = TrainConfig(
         shards=(".",),
         run_dir=Path(),
         image_size=options.image_size,
         global_batch=options.batch_size,
         generator_width=options.width,
+        encoder=options.encoder,
         discriminator_width=options.width,
         total_steps=10**9,
     )
+    set_training_flags()
     state = build_state(config, device, fp16=precision == "fp16")
     if options.compile:
         state.generator.compile(**compiling)
@@ -96,7 +116,7 @@ def our_step(
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 3, 1, 2)
     flip = torch.arange(options.batch_size) % 2 == 0
     batch = Batch(pixels[:, :1], pixels, flip, ("",) * options.batch_size).to(device)
-    return lambda: step([batch])
+    return (lambda: step([batch])), state
 
 
 def flops_of(step: Callable[[], object]) -> int:

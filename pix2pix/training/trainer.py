@@ -14,6 +14,7 @@ from pix2pix.errors import StorageError
 from pix2pix.run.agreement import Agreement
 from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
+from pix2pix.run.devices import set_training_flags
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.launcher import compile_options
 from pix2pix.run.run_directory import RunDirectory, config_hash
@@ -219,6 +220,7 @@ class Trainer:
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)
 
     def _parallel_step(self) -> AdversarialStep:
+        set_training_flags()
         networks = (self.state.generator, self.state.discriminator)
         if self.config.compile:
             options = compile_options(os.environ)

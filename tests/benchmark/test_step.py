@@ -54,6 +54,26 @@ def test_the_step_benchmark_compares_at_the_best_classic_batch():
     assert figures["classic_batch_size"] in (1, 3)
 
 
+def test_an_encoder_is_measured_beside_the_u_net():
+    options = StepOptions(
+        batch_size=1,
+        image_size=64,
+        width=4,
+        rounds=1,
+        seconds_per_turn=0.01,
+        encoder="efficientnet_lite0",
+    )
+    figures = step.measure(options, Distributed(num_threads=1))
+    for part in ("generator", "step"):
+        ratio = figures[f"unet_{part}_seconds"] / figures[f"encoder_{part}_seconds"]
+        assert figures[f"{part}_speedup_over_unet"] == pytest.approx(ratio)
+    kept = figures["encoder_saved_bytes_per_photograph"]
+    assert kept == figures["saved_bytes_per_photograph"] > figures["unet_parameters"]
+    in_8, in_16 = (figures[f"encoder_batch_in_{gib}_gib"] for gib in (8, 16))
+    assert (in_16 - in_8) * kept == pytest.approx(2**33, abs=kept)
+    assert in_8 * kept < 2**33
+
+
 @pytest.mark.parametrize("faster", ["linear layer", "1×1 convolution"])
 def test_the_step_is_held_against_the_faster_of_two_libraries(monkeypatch, faster):
     def timings(sides, *options):

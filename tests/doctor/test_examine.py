@@ -6,14 +6,17 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pix2pix.data.shards import Manifest, read_manifest, write_manifest
 from pix2pix.doctor import examine as module
 from pix2pix.doctor.examine import examine, row_text, verdict
 from pix2pix.doctor.findings import Finding, Patient, fails, note, ok
 from pix2pix.doctor.machine import check_run_dir, check_shards, check_slurm
+from tests.data.shard_server import ShardServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,9 +92,23 @@ def test_without_slurm_a_note_says_that_none_is_needed(monkeypatch, tmp_path):
 
 
 def test_shards_that_are_none_fail_with_what_to_do(tmp_path):
-    (row,) = check_shards(Patient(shards=str(tmp_path / "nope")))
+    (row,) = check_shards(Patient(shards=(str(tmp_path / "nope"),)))
     assert row.status == "fails"
     assert "make one with" in row.text
+
+
+def test_shards_at_a_url_and_by_reference_are_read(tiny_shards, tmp_path):
+    size = sum(path.stat().st_size for path in tiny_shards.glob("*.tar"))
+    with ShardServer(tiny_shards) as server:
+        split = read_manifest(tiny_shards).splits["val"]
+        shards = tuple(replace(shard, url=f"{server.url}/{shard.name}") for shard in split.shards)
+        write_manifest(tmp_path, Manifest({"val": replace(split, shards=shards)}))
+        (_, whole, _, referred) = check_shards(Patient(shards=(server.url, str(tmp_path))))
+        (gone,) = check_shards(Patient(shards=(f"{server.url}/nope",)))
+    assert f" {size / 2**20:,.0f} MiB read" in whole.text
+    assert referred.status == "ok"
+    assert sum(server.tars.values()) == len(list(tiny_shards.glob("*.tar"))) + len(shards)
+    assert (gone.status, "it is not there" in gone.text) == ("fails", True)
 
 
 def test_a_run_dir_that_refuses_fsync_of_folders_is_a_note(tmp_path, monkeypatch):

@@ -106,6 +106,6 @@ def test_a_profile_is_applied_after_the_resize_where_that_changes_little() -> No
         assert (np.abs(waiting - np.asarray(open_photo(data))).max() > 20) == waits
         pair = make_pair(data, PairSettings(240, 240, 0.0))
         stored = np.asarray(Image.open(BytesIO(pair.color_jpeg))).astype(int)
-        assert np.abs(stored - first).mean() < 3
+        assert np.abs(stored - first).mean() < 4  # and JPEG of noise
         square = open_square(data, 240, 240, 0.0, 0.0)[1].astype(int)
         assert np.abs(square - first[:, :240]).mean() < 2
