@@ -16,7 +16,7 @@ SLOW_RUN_HOURS = 24.0
 
 
 def say_first(config: TrainConfig, distributed: Distributed) -> str:
-    """Say what this training runs on, and in which precision, which is returned."""
+    """Print what this training runs on, and return the name of its precision."""
     device = distributed.device
     precision = choose_precision(config.precision, device)
     where = f"{distributed.world_size} × {distributed.device_name}"

@@ -43,11 +43,15 @@ class Outcome(enum.Enum):
 
 
 class Trainer:
-    """One training in one run directory; creating it checks everything and loads the state.
+    """One training in one run directory. To create it checks everything and loads the state.
 
-    Every rank creates it and calls `fit`. Raises UserError, the same on every rank, for whatever
-    the user can mend.
-    stop_request: of a caller who has listened for signals before; None begins with fit().
+    Every rank creates one and calls `fit`. A mistake of the user is the same UserError on every
+    rank.
+
+    Args:
+        config: the settings, from flags.
+        distributed: the processes of the training.
+        stop_request: of a caller that listens for signals already; None listens during `fit`.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class Trainer:
 
         self.run = RunDirectory(config.run_dir)
         self.writer = WriterClaim(config.run_dir)
-        # The other ranks wait for this one, and not for ever.
+        # The other ranks wait for rank 0 meanwhile, within the time-out of a collective.
         patience = min(WAIT_SECONDS, distributed.timeout.total_seconds() / 2)
         distributed.run_on_main(partial(self.writer.acquire, patience))
         try:
@@ -82,7 +86,7 @@ class Trainer:
             raise
 
     def _load(self) -> None:
-        """Make the run directory ours and take up the training where it stands."""
+        """Claim the run directory and load the newest state."""
         config, distributed = self.config, self.distributed
         claim = partial(self.run.claim, config, self.train.digest)
         for change in distributed.run_on_main(claim):
