@@ -25,6 +25,7 @@ help:
 	@echo "make chaos     kill a training KILLS=20 times and check that it loses nothing"
 	@echo "make fuzz      open damaged photographs of every format, ten minutes"
 	@echo "make bench     measure every part on this machine, ten minutes: out/bench"
+	@echo "make gpu       test and measure the GPU of this machine: out/gpu/report.md"
 	@echo "make lint      check style and format"
 	@echo "make type      check types"
 	@echo "make lines     count lines of code: product, training core, tests"
@@ -34,10 +35,10 @@ help:
 
 .PHONY: test test-system test-all
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not system"
+	$(PYTEST) -m "not system and not gpu"
 
 test-system: $(VENV)/.installed-dev
-	$(PYTEST) -m system
+	$(PYTEST) -m "system and not gpu"
 
 test-all: test test-system
 
@@ -61,6 +62,12 @@ bench: $(BENCHMARKS:%=bench-%)
 $(BENCHMARKS:%=bench-%): bench-%: $(VENV)/.installed-demo
 	@mkdir -p out/bench
 	$(BIN)/python scripts/benchmark.py $* --json out/bench/$*.json --plot out/bench/$*.png
+
+# Tests and benchmarks that need a GPU: out/gpu/report.md. PART=step runs one section. Without a GPU
+# scripts/gpu.py exits with 3, and make with 2, as after every error.
+.PHONY: gpu
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python scripts/gpu.py $(if $(PART),--part $(PART)) $(if $(PHOTOS),--photos $(PHOTOS))
 
 .PHONY: lint type lines
 lint: $(VENV)/.installed-dev

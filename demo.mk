@@ -17,7 +17,8 @@ demo: $(VENV)/.installed-demo
 		--out out/demo/shards --split train --short_side 143
 	$(BIN)/python -m data_prep.make_shards --photos out/demo/photos/val \
 		--out out/demo/shards --split val --short_side 143
-	# train: two minutes on two CPU cores; Ctrl-C saves, make demo resumes
+	# train: minutes on two CPU cores; the encoder's weights come with a package, not from the
+	# network; Ctrl-C saves, make demo resumes
 	$(BIN)/accelerate launch \
 		$(call LAUNCH_FLAGS,$(NUM_PROCESSES)) \
 		scripts/train.py --config recipes/demo.yaml \

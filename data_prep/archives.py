@@ -1,4 +1,4 @@
-"""A zip or a tar of photographs, read in place: many small files are what cluster disks hate.
+"""A zip or a tar of photographs, read in place: clusters are slow with many small files.
 
 Nothing is ever unpacked, so a hostile name is no more than a name.
 """

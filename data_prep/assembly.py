@@ -29,7 +29,7 @@ def manifest_so_far(root: Path) -> Manifest:
 
 
 def is_published(root: Path, split: str, manifest: Manifest) -> bool:
-    """Whether the manifest names the split, and its shards are all there."""
+    """Return True if the manifest names the split, and its shards are all there."""
     if split not in manifest.splits:
         return False
     try:

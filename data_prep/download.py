@@ -95,7 +95,7 @@ def fetch(
     patience: Patience,
     num_bytes: int | None = None,
 ) -> None:
-    """Put the file at `url` at `target`, once `check` finds no damage in it.
+    """Download `url` to `target`, once `check` finds no damage in it.
 
     Goes on where an earlier call was stopped, with progress on stderr. If `check` raises
     DamagedError, as for a file that changed on the server, all is got anew, once.
@@ -157,7 +157,7 @@ def _gather(url: str, part: Path, name: str, patience: Patience, bar: tqdm) -> N
 
 
 def _append(url: str, part: Path, patience: Patience, bar: tqdm) -> "_End":
-    """Let curl send what is missing of `part`."""
+    """Append what is missing of `part`, by curl."""
     with part.open("ab") as file:
 
         def take(data: bytes) -> None:

@@ -178,7 +178,7 @@ def _check_space(out: Path, sizes: dict[str, int | None]) -> None:
 
 
 def _unpack_lists(options: DownloadCocoOptions) -> int:
-    """Take the lists of photographs out of their archives; returns how many were missing."""
+    """Unpack the lists of photographs from their archives; return how many were missing."""
     missing = [split for split in options.splits if options.annotations]
     missing = [split for split in missing if _list_of(options.out, split) is None]
     for split in missing:

@@ -136,7 +136,7 @@ class _Tar:
 
 
 def _samples(place: str, tar: int) -> dict[bytes, Members]:
-    """Members by key, grouped as webdataset does: adjacent ones of one key are a sample."""
+    """Return members by key, grouped as webdataset does: adjacent ones of a key are a sample."""
     samples: dict[bytes, Members] = {}
     current = None
     try:

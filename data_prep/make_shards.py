@@ -184,7 +184,7 @@ def report(out: Path, split: Split) -> None:
 
 
 def _notes(out: Path, split: Split) -> Counter[str]:
-    """How many photographs were kept, but not as they were meant, by what the sidecars say."""
+    """Count photographs that were kept, but not as they were meant, by the sidecars."""
     sidecars = (read_sidecar(out / Path(shard.name).with_suffix(".json")) for shard in split.shards)
     return sum((Counter(sidecar.notes) for sidecar in sidecars if sidecar), Counter[str]())
 

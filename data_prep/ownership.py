@@ -1,4 +1,4 @@
-"""Who makes which shards: parts of the work, and the locks that keep two runs apart."""
+"""Parts of the work, and the locks that keep two runs from making the same shards."""
 
 import re
 import sys

@@ -124,7 +124,7 @@ def sort_files(path: Path, files: Iterable[Photo]) -> list[Photo]:
 
 
 def digest_photos(photos: Iterable[Photo]) -> str:
-    """Identity of a list of photographs, in hex: their names and sizes, not where they lie."""
+    """Return the identity of a list of photographs, in hex: names and sizes, not places."""
     lines = (os.fsencode(photo.name) + b"\0%d\n" % photo.size for photo in photos)
     return sha256(b"".join(lines)).hexdigest()[:16]  # 64 bits tell apart, and can be read
 
@@ -146,7 +146,7 @@ def read_photo(source: Source, photo: Photo) -> bytes:
 
 
 def _patiently(read: Callable[[], T], name: str) -> T:
-    """`read()`, again where the machine was at fault: else such photographs were lost for good."""
+    """Call `read`, again where the machine was at fault: else the photograph were lost for good."""
     pauses = iter(_PAUSES_SECONDS)
     while True:
         try:

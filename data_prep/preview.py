@@ -133,7 +133,7 @@ def draw_sheet(
 
 
 def pair_place(number: int) -> tuple[int, int]:
-    """Left and top of the gray picture of the `number`-th pair, pixels."""
+    """Return left and top of the gray picture of the `number`-th pair, in pixels."""
     row, column = divmod(number, COLUMNS)
     return MARGIN + column * (PAIR_WIDTH + GUTTER), PAIRS_TOP + row * PITCH
 

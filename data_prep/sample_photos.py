@@ -92,7 +92,7 @@ def region_boxes(part: Box) -> Iterator[Box]:
 
 
 def _starts(first: int, last: int, side: int) -> list[int]:
-    """Where squares start that cover first..last evenly, each over half of the one before."""
+    """Return starts of squares that cover first..last evenly, each over half of the one before."""
     room = last - first - side
     steps = ceil(2 * room / side)
     return [first + round(room * step / steps) for step in range(steps + 1)] if steps else [first]

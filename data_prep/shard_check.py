@@ -202,7 +202,7 @@ def _by_webdataset(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _samples(path: Path) -> Iterator[tuple[str, list[Member]]]:
-    """Key and members of each sample, as far as they are adjacent; raises UserError."""
+    """Yield key and members of each sample, as far as they are adjacent; raises UserError."""
     files = tar_files(path)
     members = ((*key_and_kind(name), offset, size) for name, offset, size in files)
     for key, group in groupby(members, itemgetter(0)):

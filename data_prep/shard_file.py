@@ -107,7 +107,7 @@ class ShardTask:
 
 
 def shard_name(split: str, index: int) -> str:
-    """Name of the tar file of shard `index`."""
+    """Return the name of the tar file of shard `index`."""
     return f"{split}-{index:06d}.tar"
 
 

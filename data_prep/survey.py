@@ -59,7 +59,7 @@ class Measured:
 
 
 def choose(sample_counts: Sequence[int], most: int, seed: int) -> list[tuple[int, int]]:
-    """(shard, index within it) of `most` samples chosen by `seed`, or of all, in their order.
+    """Return (shard, index) of `most` samples chosen by `seed`, or of all, in their order.
 
     A smaller `most` chooses some of the same.
     """
@@ -72,7 +72,7 @@ def choose(sample_counts: Sequence[int], most: int, seed: int) -> list[tuple[int
 def choose_nearby(
     sample_counts: Sequence[int], most: int, seed: int, most_shards: int
 ) -> list[tuple[int, int]]:
-    """As `choose`, but all from `most_shards` shards: each of them is fetched whole."""
+    """Choose as `choose` does, but from `most_shards` shards: each of them is fetched whole."""
     near = set(permutation(len(sample_counts), seed, "preview")[:most_shards].tolist())
     counts = [count if shard in near else 0 for shard, count in enumerate(sample_counts)]
     return choose(counts, most, seed)
@@ -137,7 +137,7 @@ def _measure(sample: Sample) -> Measured:
 
 
 def _measure_picture(sample: Sample) -> Measured:
-    """Of a picture that others packed: its own size, and no source but its place."""
+    """Measure a picture that others packed: it has its own size, and no source but its place."""
     try:
         photo, (width, height) = open_reduced(_read(sample.shard, sample.color), _ENOUGH)
     except (OSError, PhotoError) as error:

@@ -1,3 +1,3 @@
-"""The version of the package, told to run directories, exports and reports."""
+"""The version of the package, written to run directories, exports and reports."""
 
 __version__ = "0.1.0"

@@ -1,20 +1,9 @@
 """Check whether this machine is ready to train, and say what to mend: python scripts/doctor.py."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 from pix2pix.cli.command_line import main
-from pix2pix.cli.options import option
-
-
-@dataclass(frozen=True)
-class DoctorOptions:
-    """What to look at beside the machine itself."""
-
-    shards: Path | None = option(None, help="shards to read from", metavar="DIR")
-    run_dir: Path | None = option(None, help="where runs shall be written", metavar="DIR")
-    compile: bool = option(False, help="compile the networks of the training step: a minute more")
-    json: Path | None = option(None, help="write the rows there, too", metavar="FILE")
+from pix2pix.doctor.options import DoctorOptions
 
 
 def doctor(options: DoctorOptions) -> int:
@@ -23,16 +12,10 @@ def doctor(options: DoctorOptions) -> int:
     Each row is ok, note or FAILS, with what to do. Exits with status 1 if one fails.
     """
     from pix2pix.doctor.examine import examine, row_text, verdict
-    from pix2pix.doctor.findings import Patient
     from pix2pix.system.durable import publish_json
 
-    patient = Patient(
-        shards=str(options.shards) if options.shards else None,
-        run_dir=str(options.run_dir) if options.run_dir else None,
-        compile=options.compile,
-    )
     rows = []
-    for row in examine(patient):
+    for row in examine(options.patient):
         print(row_text(row), flush=True)
         rows.append(row)
     print(verdict(rows))

@@ -1,4 +1,4 @@
-"""What is checked before a job waits in a queue: a typo is found now, not after four hours."""
+"""Checks before a job is queued: a typo is found now, not after four hours."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""How many GPUs a node gives a job, by whichever flag they were asked for: ranks are counted so."""
+"""The number of GPUs per node, from whichever flag asks for them: one rank for each."""
 
 import re
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Where and with what a job runs: the flags of the cluster, and what sbatch is told of them."""
+"""The flags of the cluster, and the lines of sbatch that are made of them."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The ranks of a job find each other: who is who from SLURM's environment, where from a file.
+"""Rendezvous of the ranks of a job: ranks from SLURM's environment, the address from a file.
 
 Rank 0 opens the store on a free port and publishes address and port in the run directory, so no
 port can be taken by another job, and no name of a node has to resolve.

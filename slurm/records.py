@@ -1,4 +1,4 @@
-"""What happened to a run on a cluster: submissions, starts, ends and errors, beside the logs.
+"""The history of a run on a cluster: submissions, starts, ends and errors, beside the logs.
 
 history.jsonl has a line for each submission, start and end. The first error of a start has a file
 of its own, made by the rank that failed first.
@@ -35,7 +35,7 @@ class Records:
     """The files in `folder`; any rank adds errors, rank 0 and submit.py the rest."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the files; nothing is read or made yet."""
+        """Set the paths; nothing is read or made yet."""
         self.folder = folder
         self.history = self.folder / "history.jsonl"
 

@@ -1,4 +1,4 @@
-"""Whether a job that ends shall start again, and how.
+"""The decision at the end of a job whether it starts again, and its requeue.
 
     python -m slurm.requeue --folder DIR --status N
 

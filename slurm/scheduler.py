@@ -1,4 +1,4 @@
-"""Questions to SLURM's own programs, and what they answer."""
+"""Queries to SLURM's own programs, and their parsed answers."""
 
 import os
 import re

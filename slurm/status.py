@@ -1,4 +1,4 @@
-"""Show how far the runs are.
+"""Show the progress of runs.
 
     python -m slurm.status [RUN_DIR]
 

@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from data_prep.make_shards import MakeShardsOptions
 from data_prep.merge_shards import MergeShardsOptions
 from pix2pix.cli.command_line import Command, Options, main
 from pix2pix.cli.help import wrap
-from pix2pix.cli.options import option
 from pix2pix.config import TrainConfig
 from pix2pix.data.data_set import epoch_samples, open_data, open_training
+from pix2pix.doctor.options import DoctorOptions
 from pix2pix.errors import UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
@@ -30,6 +30,7 @@ from slurm.checks import (
     check_trained,
     with_absolute_paths,
 )
+from slurm.doctor_table import DoctorPlace, doctor_plan, local_table
 from slurm.job import EvaluateJob, TrainJob
 from slurm.launch import Job, Launch, run_locally, submit
 from slurm.local.cluster import use_local_cluster
@@ -37,23 +38,11 @@ from slurm.options import ClusterOptions
 from slurm.records import Records
 from slurm.requeue import STOPPED
 from slurm.scheduler import is_there
-from slurm.shards_job import MergeJob, PartJob
+from slurm.shards_job import MergeJob, PartJob, PartsOptions
 from slurm.snapshot import snapshot_path, take_snapshot
 from slurm.sweep import GridOptions, Point, points_of, write_sweep
 
 MISTAKE = 2  # exit status of a UserError, as cli.main
-
-
-@dataclass(frozen=True)
-class PartsOptions:
-    """How many machines share the preparation of shards."""
-
-    parts: int = option(help="number of machines that share the work", unit="parts", group="shards")
-
-    def __post_init__(self) -> None:
-        """Check the number."""
-        if self.parts < 1:
-            raise UserError(f"parts must be at least 1, not {self.parts}")
 
 
 def train(cluster: ClusterOptions, dry: EstimateOptions, config: TrainConfig) -> int:
@@ -173,6 +162,23 @@ def sweep(cluster: ClusterOptions, grid: GridOptions, config: TrainConfig) -> in
     return 0
 
 
+def doctor(cluster: ClusterOptions, place: DoctorPlace, options: DoctorOptions) -> int:
+    """Run the doctor on each node of a job, and an all-reduce over all ranks: one table.
+
+    It stands at the end of the job's log. Takes the flags of scripts/doctor.py.
+    """
+    if cluster.cluster == "debug":
+        raise UserError("for one process of this machine run python scripts/doctor.py")
+    place, options = with_absolute_paths(place), with_absolute_paths(options)
+    launch, job = doctor_plan(cluster, place.out, options)
+    facts = {"doctor": _texts(options)}
+    if not _is_ready(launch, facts, uses_gpus=True):
+        return 0
+    take_snapshot(place.out / "snapshots")
+    status = _start(launch, job, facts)
+    return status or (local_table(place.out, options) if cluster.cluster == "local" else 0)
+
+
 def _check_point(cluster: ClusterOptions, point: Point) -> TrainConfig:
     try:
         return check_run(cluster, point.config)[0]
@@ -287,6 +293,7 @@ COMMANDS: dict[str, tuple[Command, Options]] = {
     "train": (train, (ClusterOptions, EstimateOptions, TrainConfig)),
     "sweep": (sweep, (ClusterOptions, GridOptions, TrainConfig)),
     "evaluate": (evaluate, (ClusterOptions, EvaluateOptions)),
+    "doctor": (doctor, (ClusterOptions, DoctorPlace, DoctorOptions)),
     "shards": (shards, (ClusterOptions, PartsOptions, MakeShardsOptions)),
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from slurm.local.cluster import LocalCluster
@@ -78,6 +79,21 @@ def clean_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("clean")
     assert write(plans_for(photos, out)) == NUM_PHOTOS
     return out
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests that need a GPU out, unless `-m gpu` asks for them, as `make gpu` does."""
+    if "gpu" in config.getoption("markexpr"):
+        return
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    config.hook.pytest_deselected(items=on_gpu)
+    items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a test that needs a GPU fail where there is none: it must not seem to have passed."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.fail("torch sees no GPU here", pytrace=False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

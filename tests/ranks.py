@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from tests.devices import ON_CPU
+
 LATE = "hangs, or is slow: it prints where it is"
 
 _context = multiprocessing.get_context("forkserver")
@@ -21,18 +23,27 @@ _context.set_forkserver_preload(
 )
 
 
-def run_ranks(work: Callable[..., Any], world_size: int, *args: Any, seconds: float = 90) -> list:
+def run_ranks(
+    work: Callable[..., Any],
+    world_size: int,
+    *args: Any,
+    seconds: float = 90,
+    environment: dict[str, str] = ON_CPU,
+) -> list:
     """`work(*args)` in `world_size` processes of one process group; their results by rank.
 
+    environment: variables of each rank.
     Raises AssertionError with what became of each rank where any failed: its traceback, or where it
     hangs, which it prints; and kills what is left after `seconds`.
     """
-    port = _free_port()
+    port = free_port()
     pipes, processes = [], []
     for rank in range(world_size):
         mine, theirs = _context.Pipe(duplex=False)
         process = _context.Process(
-            target=_rank_main, args=(theirs, rank, world_size, port, work, args), daemon=False
+            target=_rank_main,
+            args=(theirs, environment, rank, world_size, port, work, args),
+            daemon=False,
         )
         process.start()
         theirs.close()
@@ -83,10 +94,16 @@ def _print_stacks(pid: int) -> None:
 
 
 def _rank_main(
-    pipe: Connection, rank: int, world_size: int, port: int, work: Callable[..., Any], args: tuple
+    pipe: Connection,
+    environment: dict[str, str],
+    rank: int,
+    world_size: int,
+    port: int,
+    work: Callable[..., Any],
+    args: tuple,
 ) -> None:
     faulthandler.register(signal.SIGQUIT)
-    os.environ.update(ACCELERATE_USE_CPU="true", CUDA_VISIBLE_DEVICES="")
+    os.environ.update(environment)
     if world_size > 1:
         os.environ.update(
             RANK=str(rank),
@@ -104,7 +121,7 @@ def _rank_main(
     pipe.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -63,7 +63,9 @@ def flags_of(program: str) -> frozenset[str]:
 def programs() -> list[str]:
     scripts = [f"scripts/{path.name}" for path in (ROOT / "scripts").glob("[a-z]*.py")]
     commands = [path for path in (ROOT / "data_prep").glob("*.py") if "main(" in path.read_text()]
-    submissions = [f"-m slurm.submit {name}" for name in ("train", "sweep", "evaluate", "shards")]
+    submissions = [
+        f"-m slurm.submit {name}" for name in ("train", "sweep", "evaluate", "shards", "doctor")
+    ]
     benchmarks = [f"scripts/benchmark.py {name}" for name in (*TITLES, "summary")]
     submissions.append("-m slurm.status")
     return scripts + submissions + benchmarks + [f"-m data_prep.{path.stem}" for path in commands]

@@ -30,6 +30,17 @@ def test_there_is_a_recipe_for_each_size_of_machine():
     assert {"demo", "classic"} <= {recipe.stem for recipe in RECIPES}
 
 
+COCO = [r for r in RECIPES if r.stem.startswith("coco_") and not r.stem.endswith("_pretrained")]
+
+
+@pytest.mark.parametrize("recipe", COCO, ids=lambda recipe: recipe.stem)
+def test_a_coco_recipe_has_a_twin_with_a_pretrained_encoder(recipe):
+    twin = config_of(recipe.with_stem(f"{recipe.stem}_pretrained"))
+    differences = config_of(recipe).differences(twin)
+    assert differences.identity == {"encoder": ("none", "efficientnet_lite0")}
+    assert not differences.free
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_a_recipe_is_a_training_on_the_gpus_of_its_name(recipe):
     config = config_of(recipe).resolve(COCO_PHOTOGRAPHS)

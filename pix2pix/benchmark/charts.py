@@ -205,6 +205,6 @@ def rows(chart: Chart, report: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def amount(value: float, unit: str) -> str:
-    """Three digits and the unit: `2,151 photographs/s`."""
+    """Return three digits and the unit: `2,151 photographs/s`."""
     digits = max(0, 3 - len(f"{value:.0f}")) if value >= 1 else 3
     return f"{value:,.{digits}f} {unit}"

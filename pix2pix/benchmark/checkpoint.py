@@ -42,7 +42,7 @@ def measure(options: CheckpointOptions) -> tuple[Figures, str | None]:
     Raises UserError where the scratch folder can't be written.
     """
     with _scratch(options.run_dir) as folder:
-        saves, device = _measured_saves(options, folder)
+        saves, device = measured_saves(options, folder)
         starts = _measured_starts(options, folder)
     even_share = saves["total_bytes"] / options.num_processes
     ratios = {
@@ -66,8 +66,11 @@ def _scratch(root: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Measure saves by ranks of a process group, which this process is not one of."""
+def measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str, Any], str | None]:
+    """Measure saves by ranks of a process group, which this process is not one of.
+
+    Returns the figures, and the GPU that they were measured on.
+    """
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     ranks = []
@@ -87,7 +90,7 @@ def _measured_saves(options: CheckpointOptions, folder: Path) -> tuple[dict[str,
 def _measure_saves(
     environment: dict[str, str], options: CheckpointOptions, folder: Path, answer: Any
 ) -> None:
-    """One rank; the first answers. What takes the ranks different times counts as the longest."""
+    """Measure on one rank; the first answers. The slowest rank's time counts."""
     os.environ.update(environment)
     import torch.distributed.checkpoint as dcp  # in the ranks only: the parent needs no torch
     from torch import Tensor
@@ -138,7 +141,7 @@ def _measure_saves(
 def _save_figures(
     rounds: Sequence[tuple[float, float, float, float]], sizes: Sequence[int]
 ) -> dict[str, Any]:
-    """Of rounds of (copy, synchronous, stall, durable) seconds; the first takes its memory."""
+    """Return figures of rounds of (copy, synchronous, stall, durable) seconds, the first aside."""
     first, *later = rounds
     columns = list(zip(*later, strict=True))
     copy, sync, stall, durable = map(median, columns)
@@ -156,13 +159,13 @@ def _save_figures(
 
 
 def _share_sizes(root: Path) -> list[int]:
-    """Bytes of each rank's share in the one checkpoint under `root`."""
+    """Return the bytes of each rank's share in the one checkpoint under `root`."""
     (saved,) = checkpoints(root)
     return [e["bytes"] for n, e in read_facts(saved)["files"].items() if n.endswith(".distcp")]
 
 
 def _measured_starts(options: CheckpointOptions, folder: Path) -> dict[str, float]:
-    """Seconds from the start of the processes to the end of their first step, by `train.py`."""
+    """Measure seconds from the start of `train.py` to the end of its first step."""
     _write_shards(folder, max(32, options.num_processes))
     fresh, resumed = [], []
     for _ in tqdm(range(options.repeats), "starts", ncols=80):

@@ -25,7 +25,7 @@ _EQUAL_DECIBELS = 100.0  # in place of infinity
 def codec_rate(
     source: Source, photos: Sequence[Photo], short_side: int, num_processes: int, num_pairs: int
 ) -> float:
-    """Pairs per second of `num_processes` together, from call to return; one works right here.
+    """Return pairs per second of `num_processes` together; a single one is this process.
 
     photos: upright JPEGs in color. Each process holds them all in memory.
     """
@@ -51,7 +51,7 @@ def encode_pairs(source: Source, photos: Sequence[Photo], short_side: int, num_p
 
 
 def encode_pair(file: bytes, short_side: int) -> tuple[bytes, bytes]:
-    """(gray, color) JPEGs of an upright color JPEG: a pair's codecs without anything else."""
+    """Return (gray, color) JPEGs of an upright color JPEG: the codecs of a pair alone."""
     photo = Image.open(BytesIO(file))
     size = picture_size(photo.width, photo.height, short_side)
     photo.draft(None, (HEADROOM * short_side, HEADROOM * short_side))
@@ -61,7 +61,7 @@ def encode_pair(file: bytes, short_side: int) -> tuple[bytes, bytes]:
 
 
 def psnr_of_path(files: Sequence[bytes], short_side: int) -> float:
-    """Mean PSNR in dB of the pictures to be encoded, against whole decoding and Pillow's Lanczos.
+    """Return the mean PSNR in dB of our pictures, against whole decoding and Pillow's Lanczos.
 
     It is 20 log10(255 / root mean square difference); 100 where the two are equal.
     """

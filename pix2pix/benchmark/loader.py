@@ -22,7 +22,6 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.classic_loader import ImageFolder
 from pix2pix.benchmark.loader_indexed import decode_square, index, pack, pictures_of
-from pix2pix.benchmark.loader_remote import remote_figures
 from pix2pix.benchmark.options import LoaderOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
@@ -45,13 +44,13 @@ def measure(options: LoaderOptions) -> Figures:
     workers = options.num_workers or num_cores()
     with TemporaryDirectory(prefix="loader-") as folder:
         shards, pictures = Path(folder, "shards"), Path(folder, "pictures")
-        _prepare(options, Path(folder, "photos"), shards)
+        reader = prepare(options, Path(folder, "photos"), shards)
         photos = options.photos or Path(folder, "photos")
         tars, indexed = pack(photos, Path(folder, "tars")), Path(folder, "indexed")
         index(tars, indexed, workers)
-        reader, indexed_reader = _reader(shards), _reader(indexed)
+        indexed_reader = _reader(indexed)
         cached = _warm_cache(reader, Path(folder, "cache"))
-        pairs = _unpack(reader, pictures)
+        pairs = unpack(reader, pictures)
         side = train_side(reader)
         square = partial(decode_square, short_side=indexed_reader.short_side(0), side=side)
         originals = pictures_of(tars)
@@ -68,11 +67,9 @@ def measure(options: LoaderOptions) -> Figures:
             for name, side_of in sides.items():
                 seconds[name].append(side_of())
         decode_per_gb = _decode_seconds_per_gb(pairs)
-        remote = remote_figures(options, photos, Path(folder))
     timings = {name: Timing(tuple(values)) for name, values in seconds.items()}
     return {
         **_figures(timings),
-        **remote,
         "decode_cpu_seconds_per_gb": decode_per_gb,
         "num_workers": workers,
         "batch_size": options.batch_size,
@@ -122,14 +119,16 @@ def _warm_cache(reader: ShardReader, folder: Path) -> ShardReader:
     return cached
 
 
-def _prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> None:
+def prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> ShardReader:
+    """Make shards of the photographs, or of synthetic ones, and open them."""
     if options.photos is None:
         write_photographs(synthetic, _SYNTHETIC_PHOTOS)
     make_shards(MakeShardsOptions(photos=options.photos or synthetic, out=shards, split="train"))
+    return _reader(shards)
 
 
-def _unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
-    """Each color picture as a file of its own; gray and color JPEGs of some, in memory."""
+def unpack(reader: ShardReader, pictures: Path) -> list[tuple[bytes, bytes]]:
+    """Write each color picture to a file of its own; return JPEGs of some, gray and color."""
     pictures.mkdir()
     pairs: list[tuple[bytes, bytes]] = []
     for data, shard in reader.shards:
@@ -215,7 +214,7 @@ def _classic(files: list[Path], side: int, options: LoaderOptions, workers: int)
 
 
 def _seconds_per_sample(batches: Iterable[Any], options: LoaderOptions) -> float:
-    """From the first batch, when the processes have started, to the last."""
+    """Return seconds per sample from the first batch, when processes have started, to the last."""
     stream = iter(batches)
     next(stream)
     started = time.perf_counter()

@@ -61,7 +61,7 @@ def saved_bytes_per_photograph(build: StepBuilder) -> int:
 
 
 def gpu_figures(build: StepBuilder, batch_size: int, device: torch.device) -> Figures:
-    """Peaks of the allocator, and the largest batch that this GPU can train on.
+    """Measure peaks of the allocator, and the largest batch that this GPU can train on.
 
     The largest batch is predicted from the peaks at `batch_size` and twice that, and then run; it
     shrinks by a tenth until it fits.
@@ -81,7 +81,7 @@ def gpu_figures(build: StepBuilder, batch_size: int, device: torch.device) -> Fi
 
 
 def _peak(step: Callable[[], object], device: torch.device) -> int:
-    """Most bytes that tensors hold in a step, once the optimizers have their state."""
+    """Return the most bytes that tensors hold in a step, once the optimizers have their state."""
     step()
     torch.cuda.reset_peak_memory_stats(device)
     step()

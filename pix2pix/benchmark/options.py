@@ -164,6 +164,9 @@ class StepOptions:
     batch_size: int = option(8, help="photographs per step", unit="samples")
     image_size: int = option(256, help="side of the pictures", unit="pixels")
     width: int = option(64, help="channels of both networks' outermost level", unit="channels")
+    encoder: str = option(
+        "none", help="backbone of timm for our generator, also beside the U-Net", metavar="NAME"
+    )
     precision: Literal["no", "fp16", "bf16"] | None = option(
         None, help="of our step; none: as the training chooses on this device"
     )

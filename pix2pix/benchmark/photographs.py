@@ -17,7 +17,7 @@ def write_photographs(folder: Path, count: int) -> None:
 
 
 def _clouds(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Noise of all scales, much of it gray; fine detail is as strong as makes COCO's file sizes."""
+    """Return noise of all scales, much of it gray; its fine detail gives files of COCO's size."""
     total = np.full((height, width, 3), 127.5)
     cells = 4  # across the picture
     while cells <= width:

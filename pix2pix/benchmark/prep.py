@@ -44,7 +44,7 @@ _TRIAL_PAIRS = 100  # to learn how many make a turn
 
 
 def measure(options: PrepOptions) -> dict[str, float | int | str]:
-    """Figures of data preparation, for one process and for `num_workers`; names carry the units.
+    """Measure data preparation with one process and with `num_workers`; names carry the units.
 
     Raises UserError where no photograph can be used.
     """
@@ -84,11 +84,11 @@ class _Bench:
     root: Path
 
     def codec_rate(self, num_workers: int, num_pairs: int) -> float:
-        """Pairs per second of the codecs alone."""
+        """Return pairs per second of the codecs alone."""
         return codec_rate(self.source, self.photos, _SETTINGS.short_side, num_workers, num_pairs)
 
     def preparation_rate(self, num_workers: int, num_photos: int) -> float:
-        """Pairs per second, from call to return."""
+        """Return pairs per second, from call to return."""
         with self._emptied():
             tasks = self._tasks(num_workers, num_photos)
             started = time.perf_counter()
@@ -99,14 +99,14 @@ class _Bench:
         return num_photos / seconds
 
     def worker_memory(self) -> int:
-        """Most memory in bytes that a worker process holds while it makes a shard."""
+        """Return the most bytes that a worker process holds while it makes a shard."""
         context = multiprocessing.get_context("spawn")
         with self._emptied(), ProcessPoolExecutor(1, context) as pool:
             (task,) = self._tasks(1, len(self.photos))
             return pool.submit(_memory_of, task).result()
 
     def _tasks(self, num_workers: int, num_photos: int) -> list[ShardTask]:
-        """Shards of at most the usual size, as many for one worker as for another."""
+        """Return shards of at most the usual size, as many for one worker as for another."""
         prep = Prep(
             photos=digest_photos(self.photos),
             num_photos=num_photos,
@@ -136,7 +136,7 @@ class _Bench:
 def _take_turns(
     bench: _Bench, num_workers: int, options: PrepOptions
 ) -> Mapping[tuple[str, int], list[float]]:
-    """Rates by (side, number of processes), a value per round."""
+    """Return rates by (side, number of processes), a value per round."""
     rates: dict[tuple[str, int], list[float]] = defaultdict(list)
     num_pairs = math.ceil(bench.codec_rate(1, _TRIAL_PAIRS) * options.seconds_per_turn)
     for _ in tqdm(range(options.rounds), unit=" rounds", ncols=80, disable=None, leave=False):
@@ -147,7 +147,7 @@ def _take_turns(
 
 
 def _usable(source: FolderSource) -> list[Photo]:
-    """JPEGs in color that make a pair, from all over the source."""
+    """Return JPEGs in color that make a pair, from all over the source."""
     photos = source.list_photos()
     chosen = photos[:: math.ceil(len(photos) / _MOST_PHOTOS)]
     usable = [photo for photo in chosen if _makes_a_pair(source.read(photo))]

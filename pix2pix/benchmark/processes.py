@@ -22,7 +22,7 @@ def environments(num_processes: int) -> list[dict[str, str]]:
 
 
 def bytes_sent() -> int:
-    """Bytes that the TCP connections this process has open have delivered so far (Linux).
+    """Return the bytes that this process's open TCP connections have delivered so far (Linux).
 
     The kernel counts them for each connection (TCP_INFO of tcp(7)), headers not included, so what
     other processes send does not matter.
@@ -36,7 +36,7 @@ def bytes_sent() -> int:
 
 
 def _acknowledged(descriptor: int) -> int:
-    """Bytes of a socket's that its peer has got; 0 for one that is not TCP."""
+    """Return the bytes of a socket that its peer has received; 0 for one that is not TCP."""
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         internet = connection.family in (socket.AF_INET, socket.AF_INET6)
         if not internet or connection.type != socket.SOCK_STREAM:

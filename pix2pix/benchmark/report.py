@@ -23,7 +23,7 @@ def report(name: str, figures: Figures, output: Output, device: str | None = Non
         device = f"{processor_name()}, {num_cores()} cores"
     where = {f"{package}_version": version for package, version in versions().items()}
     whole = {"benchmark": name, **figures, "device": device, **where}
-    print(table((name, _written(value)) for name, value in figures.items()))
+    print(table((name, written(value)) for name, value in figures.items()))
     print(table([("device", str(device))]))
     if output.json is not None:
         publish_json(output.json, whole)
@@ -34,11 +34,12 @@ def report(name: str, figures: Figures, output: Output, device: str | None = Non
 
 
 def spread(values: Sequence[float]) -> float:
-    """(Largest − smallest) ÷ median, of the rounds of one side."""
+    """Return (largest − smallest) ÷ median of the rounds of one side."""
     return (max(values) - min(values)) / median(values)
 
 
-def _written(value: float | int | str) -> str:
+def written(value: float | int | str) -> str:
+    """Return a figure as people read it: four digits, thousands apart."""
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -50,7 +50,7 @@ def take_turns(
 
 
 def _time(side: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Seconds per call, over `calls` calls."""
+    """Return seconds per call, over `calls` calls."""
     wait_for(device)
     started = time.perf_counter()
     for _ in range(calls):
@@ -60,6 +60,6 @@ def _time(side: Callable[[], object], calls: int, device: torch.device) -> float
 
 
 def wait_for(device: torch.device) -> None:
-    """Until a GPU has done what it was asked; a processor has already."""
+    """Wait until a GPU has finished its work; a CPU has already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

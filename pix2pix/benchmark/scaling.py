@@ -137,7 +137,7 @@ class World:
                 process.join()
 
     def step(self, kind: str, steps: int) -> Turn:
-        """Let every process make `steps` steps; the slowest's seconds, the mean of bytes sent."""
+        """Make `steps` steps in every process; return the slowest's seconds, mean bytes sent."""
         for pipe in self.pipes:
             pipe.send((kind, steps))
         turns = [pipe.recv() for pipe in self.pipes]
@@ -147,7 +147,7 @@ class World:
 def _serve(
     pipe: Connection, environment: dict[str, str], cores: list[int], config: TrainConfig
 ) -> None:
-    """One process: its trainer's step on a batch in memory, as often as it is told to."""
+    """Run one process: its trainer's step on a batch in memory, as often as it is told to."""
     os.environ.update(environment)
     if cores:
         os.sched_setaffinity(0, cores)
@@ -202,7 +202,7 @@ def take_turns(
 
 
 def rates(turns: dict[Side, list[Turn]], batch_size: int) -> Figures:
-    """Photographs per second, and their share of so many times what the fewest processes do.
+    """Return photographs per second, and their share of that of the fewest processes, scaled up.
 
     `efficiency_N` is that share; `exchange_efficiency_N` compares with N processes that step apart,
     at the same time: it leaves out what they cost each other in memory bandwidth and clock rate.
@@ -227,7 +227,7 @@ def rates(turns: dict[Side, list[Turn]], batch_size: int) -> Figures:
 
 
 def traffic(turns: dict[Side, list[Turn]], gradient_bytes: int) -> Figures:
-    """Bytes that a process sends in a step, beside those of a ring all-reduce of the gradients.
+    """Return bytes that a process sends in a step, and those of a ring all-reduce of gradients.
 
     Of a ring of N, each sends 2 (N - 1) / N times its gradients (Patarasuk and Yuan 2009). Measured
     are its TCP connections: with gloo everything, with NCCL on one machine nothing goes that way.

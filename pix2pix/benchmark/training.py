@@ -30,7 +30,7 @@ def configure(recipe: Path | None = None, **values: object) -> TrainConfig:
 
 
 def prepare_shards(photos: Path | None, folder: Path, image_size: int) -> Path:
-    """Shards in `folder` for training at `image_size`, of `photos` or of synthetic ones.
+    """Make shards in `folder` for training at `image_size`, of `photos` or of synthetic ones.
 
     Their pictures are as large as this training needs: decoding larger ones takes cores from it.
     """

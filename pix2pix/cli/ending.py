@@ -15,7 +15,7 @@ HEAD_START_SECONDS = 3.0  # of rank 0, to tell an error that every rank has
 
 
 def end_after(error: BaseException) -> int:
-    """Tell `error`, and return the exit status; called where it was caught.
+    """Print `error` and return the exit status; called where it was caught.
 
     An error that is a bug of ours is raised again, to keep its traceback. A rank of several does
     not return: it prints, and leaves.
@@ -60,7 +60,7 @@ def leave(status: int) -> NoReturn:
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for all of a launch."""
+    """Return True if this process speaks for all of a launch."""
     return os.environ.get("RANK", "0") == "0"  # set by accelerate, torchrun and our SLURM job
 
 

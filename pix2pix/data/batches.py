@@ -59,7 +59,7 @@ class Batch:
 
     @classmethod
     def blank(cls, size: int, side: int) -> "Batch":
-        """Black photographs: what a pass needs that is made only for its side effects."""
+        """Return black photographs, for a pass that is made only for its side effects."""
         pixels = torch.zeros(size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         return cls(pixels[:, :1], pixels, torch.zeros(size, dtype=torch.bool), ("",) * size)
 
@@ -77,7 +77,7 @@ class Batch:
 
 
 def training_view(batch: Batch, color_space: ColorSpace, image_size: int) -> tuple[Tensor, Tensor]:
-    """Condition [B, Cin, S, S] and target [B, Cout, S, S] in [-1, 1], S = image_size.
+    """Return condition [B, Cin, S, S] and target [B, Cout, S, S] in [-1, 1], S = image_size.
 
     Flip and resize, the same for gray and color, and the conversion of the color space: all on
     the batch's device.
@@ -95,7 +95,7 @@ def training_view(batch: Batch, color_space: ColorSpace, image_size: int) -> tup
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
-    """uint8 [B, C, H, W] → uint8 [B, C, size, size], bilinear with antialiasing."""
+    """Resize uint8 [B, C, H, W] to [B, C, size, size], bilinear with antialiasing."""
     if pixels.shape[-2:] == (size, size):
         return pixels
     resized = interpolate(
@@ -126,11 +126,11 @@ class NumberedBatches(Dataset[Batch]):
         raise NotImplementedError
 
     def square_side(self, shard: int) -> int:
-        """Side of the squares that are cropped from a shard's pictures, in those pictures."""
+        """Return the side of the squares that are cropped from a shard's pictures."""
         raise NotImplementedError
 
     def num_bytes(self, number: int) -> int:
-        """Bytes of the pixels of batch `number`."""
+        """Return the bytes of the pixels of batch `number`."""
         return len(self.crops(number)) * self.side**2 * 4
 
     def __getitem__(self, number: int) -> Batch:
@@ -152,7 +152,7 @@ class NumberedBatches(Dataset[Batch]):
         return Batch.view(pixels, self.side, flip, tuple(keys), broken, storage_failed)
 
     def _read(self, crop: Crop, gray: Bytes, color: Bytes) -> str:
-        """Decode a sample, write its square to gray [S, S, 1] and color [S, S, 3]; its name."""
+        """Decode a sample into gray [S, S, 1] and color [S, S, 3]; return its name."""
         side = self.square_side(crop.shard)
         key, *squares = self.reader.square(crop.shard, crop.index, side, crop.top, crop.left)
         for target, square in zip((gray, color), squares, strict=True):
@@ -161,7 +161,7 @@ class NumberedBatches(Dataset[Batch]):
 
 
 def common_side(sides: Sequence[int], image_size: int) -> int:
-    """Side of a batch's squares, from those of each data set.
+    """Return the side of a batch's squares, given that of each data set.
 
     Where they differ, workers reduce each to `image_size`, once; else the device does.
     """
@@ -169,7 +169,7 @@ def common_side(sides: Sequence[int], image_size: int) -> int:
 
 
 def train_side(reader: ShardReader) -> int:
-    """Side of a training's batches."""
+    """Return the side of a training's batches."""
     return common_side([crop_size(side) for side in reader.short_sides], reader.image_size)
 
 
@@ -200,7 +200,7 @@ class TrainMicroBatches(NumberedBatches):
         self.side = train_side(reader)
 
     def square_side(self, shard: int) -> int:
-        """Side of the training crop of a shard's pictures."""
+        """Return the side of the training crop of a shard's pictures."""
         return crop_size(self.reader.short_side(shard))
 
     def crops(self, number: int) -> list[Crop]:
@@ -228,7 +228,7 @@ class TrainMicroBatches(NumberedBatches):
 
 
 def weighted_shards(weights: Sequence[int]) -> list[tuple[int, int]]:
-    """(shard, repeat) of each entry of the list that the order permutes; repeats are last."""
+    """Return (shard, repeat) of each entry of the list that the order permutes; repeats last."""
     repeats = range(max(weights, default=1))
     return [
         (shard, repeat)
@@ -246,7 +246,7 @@ def training_order(reader: ShardReader, config: TrainConfig) -> SampleOrder:
 
 
 def global_batch_keys(reader: ShardReader, config: TrainConfig, step: int) -> list[str]:
-    """Names "SHARD/KEY" of the samples of step `step` (from 0), over all ranks."""
+    """Return "SHARD/KEY" of the samples of step `step` (from 0), over all ranks."""
     num_micro_batches = config.grad_accumulation_steps
     micro_batches = TrainMicroBatches(reader, config, rank=0, world_size=1)
     numbers = range(step * num_micro_batches, (step + 1) * num_micro_batches)
@@ -277,7 +277,7 @@ class EvaluationBatches(NumberedBatches):
         self.mine = samples_at(reader.sample_counts, self.positions)
 
     def square_side(self, shard: int) -> int:
-        """Side of the center square: the short side."""
+        """Return the side of the center square: the short side."""
         return self.reader.short_side(shard)
 
     def __len__(self) -> int:
@@ -285,7 +285,7 @@ class EvaluationBatches(NumberedBatches):
         return -(-len(self.mine.shard) // self.batch_size)
 
     def crops(self, number: int) -> list[Crop]:
-        """Which samples batch `number` holds; each is cropped at its center."""
+        """Return the samples of batch `number`; each is cropped at its center."""
         rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
         places = zip(self.mine.shard[rows].tolist(), self.mine.index[rows].tolist(), strict=True)
         return [Crop(shard, index, top=0.5, left=0.5, flip=0.0) for shard, index in places]

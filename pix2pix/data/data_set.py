@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pix2pix.config import TrainConfig
-from pix2pix.data.cache import ShardCache, cache_folder
 from pix2pix.data.index import (
     ShardIndex,
     index_name,
@@ -27,6 +27,9 @@ from pix2pix.data.shards import (
 from pix2pix.errors import UserError
 from pix2pix.system.urls import is_url, join
 
+if TYPE_CHECKING:
+    from pix2pix.data.cache import ShardCache
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -39,7 +42,7 @@ class DataSet:
     root: str
     split: Split
     weight: int = 1
-    cache: ShardCache | None = None
+    cache: "ShardCache | None" = None
     whole: bool = False
 
     def place(self, shard: Shard) -> str:
@@ -83,7 +86,7 @@ class DataSet:
         return index
 
     @property
-    def _cache(self) -> ShardCache:
+    def _cache(self) -> "ShardCache":
         assert self.cache is not None, "a URL needs a cache"
         return self.cache
 
@@ -100,6 +103,9 @@ class DataSet:
         with contextlib.suppress(OSError):  # a folder that is read only
             write_index(path, index)
         return index
+
+
+Need = tuple[DataSet, Shard]  # a shard that somebody reads
 
 
 def epoch_samples(data_sets: Sequence[DataSet]) -> int:
@@ -154,5 +160,7 @@ def with_cache(
     """
     if folder is None and not any(data.needs_cache for data in data_sets):
         return list(data_sets)
+    from pix2pix.data.cache import ShardCache, cache_folder  # most sets need none
+
     cache = ShardCache(cache_folder(folder), most_gib)
     return [replace(data, cache=cache, whole=folder is not None) for data in data_sets]

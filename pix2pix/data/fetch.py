@@ -28,8 +28,8 @@ RETRIES = 3  # of curl itself: time-outs, 408, 429, 5xx
 
 # The package that fsspec needs for a scheme, and what to install for it.
 _PACKAGES = {
-    "s3": ("s3fs", "'pix2pix[s3]'"),
-    "gs": ("gcsfs", "'pix2pix[gs]'"),
+    "s3": ("s3fs", "-e '.[s3]'"),
+    "gs": ("gcsfs", "-e '.[gs]'"),
     "az": ("adlfs", "adlfs"),
     "hf": ("huggingface_hub", "huggingface_hub"),
 }

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pix2pix.data.tar_members import DamagedTarError, members
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
 from pix2pix.system.mapped import map_file
@@ -29,7 +28,6 @@ COLOR = "color.jpg"
 METADATA = "json"
 
 PAIRS: tuple[str, ...] = ("gray", "color", "metadata")
-PICTURES: tuple[str, ...] = ("picture", "metadata")
 
 Places = NDArray[np.int64]
 Bytes = memoryview | bytes
@@ -198,6 +196,8 @@ def tar_files(path: Path) -> Iterator[tuple[bytes, int, int]]:
     Names of any length are read, as GNU's and POSIX's (pax) tars write them. Raises UserError,
     naming the shard, where it is missing, cut short or no plain tar.
     """
+    from pix2pix.data.tar_members import DamagedTarError, members  # only a tar without an index
+
     try:
         with path.open("rb", buffering=0) as file:
             for member in members(file.fileno()):

@@ -118,7 +118,7 @@ class SampleOrder:
         return Samples(epoch=rows[0], shard=rows[1], index=rows[2])
 
     def windows(self, position: int) -> Iterator[tuple[int, Indices]]:
-        """(start, shards) of each window, from the one that `position` lies in; without an end."""
+        """Yield (start, shards) of each window, from the one with `position` on; without an end."""
         epoch, offset = divmod(position, self.num_samples)
         while True:
             shards, starts = self._epoch_layout(epoch)
@@ -166,7 +166,7 @@ def _hash(num_bytes: int, *key: object) -> bytes:
 
 
 def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Output function of SplitMix64 (Steele, Lea, Flood 2014): a bijection on uint64."""
+    """Apply the output function of SplitMix64 (Steele, Lea, Flood 2014), a bijection on uint64."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""What can be said against a training before it starts, where it is submitted or run (no torch)."""
+"""Checks of a training before it starts, at its submission and at its start (no torch)."""
 
 import math
 import shutil
@@ -15,7 +15,7 @@ from pix2pix.system.urls import is_url
 def check_training(
     config: TrainConfig, train: Sequence[DataSet], world_size: int, on_cpu: bool
 ) -> TrainConfig:
-    """`config` with its total_steps, fit for the train splits and this number of ranks.
+    """Return `config` with its total_steps, if it fits the train splits and number of ranks.
 
     Raises:
         UserError: the batch does not divide, the photographs are too few or too small, or the
@@ -52,7 +52,7 @@ def check_early(config: TrainConfig, world_size: int) -> None:
 
 
 def crop_size(short_side: int) -> int:
-    """Side of the training crop from shards of this short side, in pixels."""
+    """Return the side of the training crop from shards of this short side, in pixels."""
     return round(short_side * CROP_OF_SHORT_SIDE)
 
 

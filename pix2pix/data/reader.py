@@ -15,8 +15,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from pix2pix.data.data_set import DataSet, digest_of
 from pix2pix.data.index import ShardIndex
 from pix2pix.errors import UserError
-from pix2pix.photos.photo import PhotoError
-from pix2pix.photos.resize import open_square
+from pix2pix.photos.photo_error import PhotoError
 from pix2pix.system.reading import PatientFile, patiently
 
 # Fewer than most systems let a process open (1,024). To open one again takes 10 µs here, and on a
@@ -70,7 +69,7 @@ class ShardReader:
         return digest_of(self.data_sets)
 
     def short_side(self, shard: int) -> int:
-        """Short side of the pictures in a shard, in pixels."""
+        """Return the short side of the pictures in a shard, in pixels."""
         return self.shards[shard][0].split.short_side
 
     def name(self, shard: int, sample: int) -> str:
@@ -78,7 +77,7 @@ class ShardReader:
         return f"{self.shards[shard][1].name}/{self._index(shard).key(sample)}"
 
     def source(self, shard: int, sample: int) -> tuple[str, str]:
-        """Name "SHARD/KEY" of one sample and the photograph it was made of; "" if nobody knows."""
+        """Return "SHARD/KEY" of one sample and the photograph it was made of, "" if unknown."""
         try:
             metadata = json.loads(self._bytes(shard, "metadata", sample) or b"{}")
             return self.name(shard, sample), str(metadata.get("source", ""))
@@ -88,7 +87,7 @@ class ShardReader:
     def square(
         self, shard: int, sample: int, side: int, top: float, left: float
     ) -> tuple[str, Square, Square]:
-        """Name "SHARD/KEY", gray [side, side, 1] and color [side, side, 3] of one sample.
+        """Return "SHARD/KEY", gray [side, side, 1] and color [side, side, 3] of one sample.
 
         The square of `side` pixels in the picture reduced to the shard's short side, `top` and
         `left` in [0, 1] of the way. Raises UserError, naming shard and key, where the sample can't
@@ -98,6 +97,8 @@ class ShardReader:
         name = self.name(shard, sample)
         try:
             if data.split.kind == "pictures":
+                from pix2pix.photos.resize import open_square  # files of every kind: 30 modules
+
                 picture = bytes(self._bytes(shard, "picture", sample))
                 return name, *open_square(picture, data.split.short_side, side, top, left)
             gray, color = self._pair(shard, sample)
@@ -120,7 +121,7 @@ class ShardReader:
         return name, gray_square, color_square
 
     def _pair(self, shard: int, sample: int) -> tuple[Tensor, Tensor]:
-        """Gray [1, H, W] and color [3, H, W], uint8."""
+        """Return gray [1, H, W] and color [3, H, W], uint8."""
         modes = {"gray": ImageReadMode.GRAY, "color": ImageReadMode.RGB}
         gray, color = (
             decode_jpeg(

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pix2pix.data.fetch import read_all
 from pix2pix.data.index import index_path
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
@@ -137,12 +136,18 @@ def read_manifest(root: str | Path) -> Manifest:
     path = join(root, MANIFEST)
     make = f"make the shards again with: {_MAKE.format(root=root, split='train')}"
     mend = "look at the URL, and at who wrote there" if is_url(root) else make
-    data = read_all(path, _MOST_MANIFEST) if is_url(root) else _read_file(Path(root))
+    data = _read_url(path) if is_url(root) else _read_file(Path(root))
     try:
         content = json.loads(data)
     except ValueError:
         raise UserError(f"{path} is not JSON; {mend}") from None
     return parse_manifest(content, path, mend)
+
+
+def _read_url(path: str) -> bytes:
+    from pix2pix.data.fetch import read_all  # only sets at a URL need it
+
+    return read_all(path, _MOST_MANIFEST)
 
 
 def _read_file(root: Path) -> bytes:

@@ -79,7 +79,7 @@ class BatchStream:
         self._fetched.clear()
 
     def __iter__(self) -> Iterator[Batch]:
-        """Every batch, in order; raises UserError or StorageError at one that can't be read."""
+        """Yield batches in order; raises UserError or StorageError at one that can't be read."""
         for _ in range(self._length):
             batch = self.next()
             if self.broken:

@@ -1,4 +1,4 @@
-"""What lies where in a tar: one pread of 512 bytes per member, however large the archive.
+"""The members of a tar and their offsets, by one pread of 512 bytes for each member.
 
 Python's tarfile takes three times as long, stops at a damaged header as if that were the end, and
 reads a name of any length into memory.
@@ -37,7 +37,7 @@ class Member(NamedTuple):
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a block begins a member: its own checksum says so (POSIX.1-1988, ustar)."""
+    """Return True if a block begins a member: its own checksum says so (POSIX.1-1988, ustar)."""
     if len(block) < BLOCK or block == _ZEROS:
         return False
     try:
@@ -47,7 +47,7 @@ def is_header(block: bytes) -> bool:
 
 
 def members(descriptor: int) -> Iterator[Member]:
-    """Every member of the open tar, extended headers applied.
+    """Yield every member of the open tar, extended headers applied.
 
     Tars that were joined end to end are read to the end of the last. Raises DamagedTarError,
     OSError.
@@ -100,7 +100,7 @@ def _member(
 
 
 def _size(header: bytes, extended: dict[bytes, bytes], start: int) -> int:
-    """Bytes of data; of a file of 8 GiB and more, the extended header says it."""
+    """Return the bytes of data; of a file of 8 GiB and more, the extended header says it."""
     is_extended = header[156:157] in (*_EXTENDED, b"g", _LONG_NAME, _LONG_LINK)
     said = None if is_extended else extended.get(b"size")
     try:
@@ -113,7 +113,7 @@ def _size(header: bytes, extended: dict[bytes, bytes], start: int) -> int:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or GNU's base 256, marked by the highest bit. Raises ValueError."""
+    """Parse octal digits, or GNU's base 256, marked by the highest bit. Raises ValueError."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     return int(field.strip(b" \0") or b"0", 8)

@@ -20,7 +20,7 @@ CHECKS = (  # name, module, function, seconds that it may take
     ("packages", _MACHINE, "check_packages", 10),
     ("torch", _TORCH, "check_torch", 60),
     ("training step", _TORCH, "check_step", 120),
-    ("all-reduce", _TORCH, "check_all_reduce", 90),
+    ("all-reduce", "pix2pix.doctor.all_reduce", "check_all_reduce", 90),
     ("loader processes", _MACHINE, "check_processes", 40),
     ("shards", _MACHINE, "check_shards", 30),
     ("run_dir", _MACHINE, "check_run_dir", 30),
@@ -51,8 +51,17 @@ def _run(
     lines = [line for line in ended.output.splitlines() if line.startswith(_RESULT)]
     if ended.status or not lines:
         words = ended.errors.strip().splitlines() or [f"status {ended.status}"]
-        return [fails(what, words[-1][:200], "install what is missing: pip install -e .")]
+        return [fails(what, words[-1][:200], _cure(ended.status, words[-1]))]
     return [Finding(**row) for row in json.loads(lines[-1].removeprefix(_RESULT))]
+
+
+def _cure(status: int, last_words: str) -> str:
+    """Return what to do where a check itself ended with an error."""
+    if "ImportError" in last_words or "ModuleNotFoundError" in last_words:
+        return "install what is missing: pip install -e ."
+    if status < 0:
+        return f"it was ended by signal {-status}: memory may be short, or a library is broken"
+    return "mend what it says; if that is not on this machine, please report it"
 
 
 def row_text(row: Finding) -> str:
@@ -66,7 +75,7 @@ def row_text(row: Finding) -> str:
 
 
 def _filled(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False) or [""]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def verdict(rows: Sequence[Finding]) -> str:

@@ -1,7 +1,7 @@
-"""Checks that need torch: its CUDA against the driver, each GPU, a training step, all-reduce."""
+"""Checks that need torch: its CUDA against the driver, each GPU, a training step."""
 
+import os
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,12 +11,13 @@ import torch
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch
 from pix2pix.doctor.findings import Finding, Patient, fails, note, ok
+from pix2pix.errors import UserError
+from pix2pix.run.devices import check_gpus
 from pix2pix.run.state import build_state
 from pix2pix.training.precision import default_precision
 from pix2pix.training.step import AdversarialStep
 
 STEPS = 3
-ALL_REDUCE_BYTES = 2**28
 
 
 def check_torch(patient: Patient) -> list[Finding]:
@@ -25,6 +26,12 @@ def check_torch(patient: Patient) -> list[Finding]:
     driver = _driver()
     if torch.cuda.is_available():
         return [*rows, *(_gpu_row(index) for index in range(torch.cuda.device_count()))]
+    try:
+        check_gpus()
+    except UserError as error:
+        return [*rows, fails("GPU", str(error), "or ask for no GPUs")]
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return [*rows, note("GPU", "CUDA_VISIBLE_DEVICES is empty: no GPU for this process")]
     if driver is not None:
         cure = (
             "install a newer driver, or the torch whose CUDA it knows: see the selector on "
@@ -50,25 +57,6 @@ def check_step(patient: Patient) -> list[Finding]:
             continue
         rows.append(_step_row(device, size, width, batch, precision, patient.compile))
     return rows
-
-
-def check_all_reduce(patient: Patient) -> list[Finding]:
-    """Return a row on the bandwidth between the GPUs of this machine, where there are several."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count < 2:
-        return []
-    from torch.multiprocessing.spawn import spawn
-
-    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(_reduce, args=(count, port, queue), nprocs=count)
-    seconds = queue.get()
-    # The bus bandwidth of NCCL's tests: each byte crosses 2(n-1)/n times.
-    rate = ALL_REDUCE_BYTES * 2 * (count - 1) / count / seconds / 1e9
-    text = f"{rate:,.1f} GB/s over {count} GPUs; a step's gradients are 0.23 GB"
-    return [ok("all-reduce", text) if rate > 5 else note("all-reduce", text, "see NCCL_DEBUG=INFO")]
 
 
 def _gpu_row(index: int) -> Finding:
@@ -131,24 +119,3 @@ def _driver() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return "that does not answer"
     return ended.stdout.split()[0] if ended.returncode == 0 and ended.stdout.split() else None
-
-
-def _reduce(
-    rank: int, count: int, port: int, queue: "torch.multiprocessing.SimpleQueue[float]"
-) -> None:
-    import torch.distributed as dist
-
-    store = dist.TCPStore("127.0.0.1", port, count, is_master=rank == 0)
-    torch.cuda.set_device(rank)
-    dist.init_process_group("nccl", store=store, rank=rank, world_size=count)
-    values = torch.zeros(ALL_REDUCE_BYTES // 4, device="cuda")
-    for _ in range(3):
-        dist.all_reduce(values)
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(5):
-        dist.all_reduce(values)
-    torch.cuda.synchronize()
-    if rank == 0:
-        queue.put((time.perf_counter() - began) / 5)
-    dist.destroy_process_group()

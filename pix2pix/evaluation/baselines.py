@@ -1,4 +1,4 @@
-"""What a colorizer is compared with: no color, one color for all, the best that it could paint.
+"""Baselines of a colorizer: no color, one color for all, and the true chroma.
 
 gray is [B, 1, S, S] and color [B, 3, S, S], both uint8; results are sRGB [B, 3, S, S] in [0, 1].
 """
@@ -31,5 +31,5 @@ def paint_true_chroma(gray: Tensor, color: Tensor) -> Tensor:
 
 
 def mean_ab(color: Tensor) -> Tensor:
-    """Mean a and b of each photograph: [B, 2] float64."""
+    """Return the mean a and b of each photograph: [B, 2] float64."""
     return rgb_to_lab(color.float() / 255)[:, 1:].mean(dim=(2, 3), dtype=torch.float64)

@@ -17,6 +17,7 @@ from pix2pix.data.stream import BatchStream
 from pix2pix.errors import UserError
 from pix2pix.evaluation.metrics import photo_metrics
 from pix2pix.model.color import ColorSpace
+from pix2pix.run.devices import exact_fp32
 from pix2pix.run.distributed import Distributed
 
 Predict = Callable[[Tensor], Tensor]
@@ -68,11 +69,11 @@ class Scores:
 
 @contextlib.contextmanager
 def evaluation_mode(generator: nn.Module) -> Iterator[nn.Module]:
-    """Evaluate inside: running statistics, no dropout, no gradients; then the mode it had."""
+    """Evaluate inside: running statistics, no dropout, no gradients, fp32; then as it was."""
     training = generator.training
     generator.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_fp32():
             yield generator
     finally:
         generator.train(training)
@@ -92,7 +93,7 @@ def evaluate(
     batch_size: int = 16,
     num_workers: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Mean of each basic metric over the whole split, for each prediction, on every rank.
+    """Return the mean of each basic metric over the split, for each prediction, on every rank.
 
     Every photograph is scored by itself and counted once: the center square, resized to
     image_size. Raises UserError, on every rank, where a sample can't be read on any.

@@ -48,11 +48,13 @@ class FeatureNetworks:
     features: uint8 [B, 3, H, W] → [B, D] float32; None if neither FID nor KID is asked for.
     distances: by metric, two pictures [B, 3, H, W] in [0, 1] each → [B].
     weights: by metric, file and checksum, for the report.
+    ked: sRGB [B, 3, S, S] in [0, 1] → [B, 1280]; None where its extra is not installed.
     """
 
     features: Callable[[Tensor], Tensor] | None
     distances: dict[str, Callable[[Tensor, Tensor], Tensor]]
     weights: dict[str, str]
+    ked: Callable[[Tensor], Tensor] | None = None
 
 
 def load_networks(
@@ -72,7 +74,7 @@ def load_networks(
             for metric, trunk in LPIPS_TRUNKS.items()
             if metric in found
         },
-        weights={metric: _describe(path) for metric, path in found.items()},
+        weights={metric: describe(path) for metric, path in found.items()},
     )
 
 
@@ -144,7 +146,8 @@ def _read_weights(path: Path) -> dict[str, Any]:
         raise _not_these_weights(path) from error
 
 
-def _describe(path: Path) -> str:
+def describe(path: Path) -> str:
+    """Return name and checksum of a file of weights, and whether it is the published one."""
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     published = digest[:8] in path.name
@@ -222,10 +225,11 @@ def _squared_mmd(x: NDArray, y: NDArray) -> float:
     """Gretton et al. 2012, eq. 3: pairs of a picture with itself are left out within a set."""
     within = sum(
         (kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1))
-        for kernel in (_cubic_kernel(x, x), _cubic_kernel(y, y))
+        for kernel in (cubic_kernel(x, x), cubic_kernel(y, y))
     )
-    return float(within - 2 * _cubic_kernel(x, y).mean())
+    return float(within - 2 * cubic_kernel(x, y).mean())
 
 
-def _cubic_kernel(x: NDArray, y: NDArray) -> NDArray:
+def cubic_kernel(x: NDArray, y: NDArray) -> NDArray:
+    """Return (x·y / D + 1)³ of every row of x [N, D] with every row of y [M, D]: [N, M]."""
     return (x @ y.T / x.shape[1] + 1) ** 3

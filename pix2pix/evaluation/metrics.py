@@ -1,4 +1,4 @@
-"""How good a colored photograph is: PSNR, SSIM, chroma error, colorfulness, one value for each.
+"""Metrics of colored photographs: PSNR, SSIM, chroma error, colorfulness; one value for each.
 
 Inputs are sRGB [B, 3, H, W] in [0, 1], outputs [B] in float64. A truth of [1, 3, H, W] stands
 beside every picture: several colorings of one photograph share what is computed of it. Pixels are
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pix2pix.model.color import at_least_float32, rgb_to_lab
-from pix2pix.model.color_difference import delta_e_76, delta_e_2000
 
 PSNR_CAP = 100.0  # dB
 
@@ -35,10 +34,12 @@ def photo_metrics(rgb: Tensor, truth: Tensor) -> dict[str, Tensor]:
 def detailed_metrics(
     rgb: Tensor, truth: Tensor, lab: Tensor, lab_truth: Tensor
 ) -> dict[str, Tensor]:
-    """`photo_metrics`, and what a report says besides.
+    """Return what `photo_metrics` does, and the other metrics of a report.
 
     rgb and truth: as `quantize` gives them; lab and lab_truth: the same in CIE Lab.
     """
+    from pix2pix.model.color_difference import delta_e_76, delta_e_2000  # no training needs them
+
     values = _basic_metrics(rgb, truth, lab, lab_truth) | {
         "delta_e": _pixel_mean(delta_e_2000(lab, lab_truth)),
         "delta_e_76": _pixel_mean(delta_e_76(lab, lab_truth)),
@@ -74,7 +75,7 @@ def to_bytes(rgb: Tensor) -> Tensor:
 
 
 def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB over all pixels and channels.
+    """Return the peak signal-to-noise ratio in dB over all pixels and channels.
 
     Capped at 100 dB, which is what identical pictures get: infinity would spoil every mean.
     """
@@ -83,7 +84,7 @@ def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity, mean over R, G, B and over every window that lies inside.
+    """Return the structural similarity, the mean of R, G, B and of all windows that lie inside.
 
     Wang et al. 2004, eq. 13: Gaussian window 11×11, σ = 1.5, K1 = 0.01, K2 = 0.03, range 1. The
     same as scikit-image; torchmetrics also averages over reflected borders.
@@ -101,18 +102,18 @@ def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
 
 
 def chroma_error(lab: Tensor, lab_truth: Tensor) -> Tensor:
-    """Mean distance in the ab plane of CIE Lab (D65) over pixels; lightness does not matter."""
+    """Return the mean distance in the ab plane of CIE Lab (D65); lightness does not matter."""
     difference = lab[:, 1:] - lab_truth[:, 1:]
     return _pixel_mean(torch.hypot(difference[:, 0], difference[:, 1]))
 
 
 def mean_chroma(lab: Tensor) -> Tensor:
-    """Mean over pixels of the length of (a, b); lab: [B, 3, H, W]. 0 is gray."""
+    """Return the mean over pixels of the length of (a, b); lab: [B, 3, H, W]. 0 is gray."""
     return _pixel_mean(torch.hypot(lab[:, 1], lab[:, 2]))
 
 
 def chroma_histogram(lab: Tensor) -> Tensor:
-    """How many pixels have which a and b: [B, 23, 23] int32, rows by a and columns by b.
+    """Count pixels by their a and b: [B, 23, 23] int32, rows by a and columns by b.
 
     lab: [B, 3, H, W]. What lies further out is counted in the outermost.
     """
@@ -125,7 +126,7 @@ def chroma_histogram(lab: Tensor) -> Tensor:
 
 
 def hellinger(histogram: Tensor, other: Tensor) -> Tensor:
-    """Hellinger distance of histograms [..., N, M] of counts: 0 if they are equal, 1 if disjoint.
+    """Return the Hellinger distance of histograms [..., N, M] of counts: 0 equal, 1 disjoint.
 
     √(1 − BC), where BC = Σ √(p·q) is Bhattacharyya's coefficient of the shares p and q.
     """
@@ -136,7 +137,7 @@ def hellinger(histogram: Tensor, other: Tensor) -> Tensor:
 
 
 def colorfulness(rgb: Tensor) -> Tensor:
-    """Hasler & Süsstrunk 2003 on values of 0–255: 0 is gray, about 45 a usual photograph.
+    """Return the metric of Hasler & Süsstrunk 2003 on 0–255: 0 is gray, a photograph about 45.
 
     Opponent channels keep their sign, as in the paper; the standard deviations are those of the
     population of pixels.
@@ -145,7 +146,7 @@ def colorfulness(rgb: Tensor) -> Tensor:
 
 
 def colorfulness_abs(rgb: Tensor) -> Tensor:
-    """As `colorfulness`, of the absolute opponent channels: mostly lower, and not the paper's.
+    """Return `colorfulness` of the absolute opponent channels: mostly lower, and not the paper's.
 
     The code that DDColor and others after it print figures of.
     """
@@ -153,7 +154,7 @@ def colorfulness_abs(rgb: Tensor) -> Tensor:
 
 
 def _opponents(rgb: Tensor) -> Tensor:
-    """Red − green and yellow − blue: [B, 2, H·W]."""
+    """Return red − green and yellow − blue: [B, 2, H·W]."""
     red, green, blue = (255 * rgb).unbind(dim=1)
     return torch.stack([red - green, (red + green) / 2 - blue], dim=1).flatten(start_dim=2)
 
@@ -166,7 +167,7 @@ def _spread_and_offset(opponents: Tensor) -> Tensor:
 
 
 def chroma_colorfulness(chroma: Tensor) -> Tensor:
-    """Hasler & Süsstrunk 2003, their first metric, in CIE Lab: σ_ab + 0.37 μ_ab.
+    """Return the first metric of Hasler & Süsstrunk 2003, in CIE Lab: σ_ab + 0.37 μ_ab.
 
     chroma: a and b, [B, 2, H, W] → [B] in its own precision. Cheap where a and b are at hand, as in
     training; another scale than `colorfulness`, to be compared with the truth's alone.
@@ -191,5 +192,5 @@ def _window_mean(image: Tensor) -> Tensor:
 
 
 def _pixel_mean(plane: Tensor) -> Tensor:
-    """[B, H, W] → [B] in float64."""
+    """Return the mean of [B, H, W] over pixels: [B] float64."""
     return plane.mean(dim=(1, 2), dtype=torch.float64)

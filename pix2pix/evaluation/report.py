@@ -35,6 +35,7 @@ SHOWN = {  # in the table for people, with the unit; where there is one
     "lpips_vgg": "",
     "fid": "",
     "kid": "",
+    "ked_lite0": "",
 }
 COLUMNS = {"colorized": None, "gray": "gray", "one color": "mean_color", "ceiling": "true_chroma"}
 _NAME, _FIGURE = 26, 10  # characters
@@ -118,17 +119,28 @@ def report_table(report: Mapping[str, Any]) -> str:
     for metric, unit in SHOWN.items():
         if metric in report:
             sources = [report if name is None else report[name] for name in COLUMNS.values()]
-            digits = 5 if metric == "kid" else 3
+            digits = 5 if metric in ("kid", "ked_lite0") else 3
             figures = "".join(f"{source[metric]:{_FIGURE}.{digits}f}" for source in sources)
             rows.append(f"{metric:{_NAME}}{figures}  {unit}".rstrip())
     count = f"{report['num_samples']} photographs of {report['split']}, step {report['step']}"
     truth = f"true photographs: colorfulness {report['colorfulness_truth']:.3f}"
     rows.append(f"{truth}, chroma {report['chroma_truth']:.3f}")
-    return "\n".join([count, *rows, *_target_lines(report)])
+    return "\n".join([count, *rows, _ked_line(report), *_target_lines(report)])
+
+
+def _ked_line(report: Mapping[str, Any]) -> str:
+    """Return what two halves of the true photographs have, or why it was not measured."""
+    floor = report.get("ked_lite0_floor")
+    if floor is not None:
+        deviation = report["ked_lite0_floor_deviation"]
+        return f"ked_lite0 of two halves of the truth: {floor:.5f} ± {deviation:.5f}"
+    if "ked_lite0" in report:
+        return "ked_lite0: too few photographs for two halves of the truth"
+    return f"ked_lite0: {report['conventions']['ked_lite0']}"
 
 
 def _target_lines(report: Mapping[str, Any]) -> list[str]:
-    """Where on its curve the run would be compared, for people."""
+    """Return lines that say at which points of its curve to compare the run."""
     lines = []
     for goal, point in report["curve_targets"].items():
         figures = "not reached at any saturation"
@@ -147,7 +159,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def photo_table(evaluated: "Evaluated") -> str:
-    """CSV: a line for each photograph, in manifest order, with key, source and its metrics."""
+    """Return a CSV of one line per photograph, in manifest order: key, source and metrics."""
     from pix2pix.evaluation.run_evaluation import RUN, photo_columns
 
     columns = photo_columns(evaluated.scores, RUN)

@@ -1,7 +1,7 @@
 """A run measured beside the baselines: every metric, and by which conventions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,9 @@ from pix2pix.data.data_set import open_data
 from pix2pix.data.order import samples_at
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
+from pix2pix.evaluation import ked
 from pix2pix.evaluation.baselines import leave_gray, mean_ab, paint_one_color, paint_true_chroma
+from pix2pix.evaluation.conventions import conventions
 from pix2pix.evaluation.evaluation import (
     EvaluationLoop,
     Measure,
@@ -26,15 +28,13 @@ from pix2pix.evaluation.evaluation import (
     evaluation_mode,
 )
 from pix2pix.evaluation.features import (
-    KID_SUBSET_SIZE,
-    KID_SUBSETS,
     FeatureNetworks,
+    describe,
     frechet_distance,
     kernel_distance,
     load_networks,
 )
 from pix2pix.evaluation.metrics import (
-    HISTOGRAM_STEP,
     chroma_histogram,
     detailed_metrics,
     hellinger,
@@ -43,6 +43,7 @@ from pix2pix.evaluation.metrics import (
 )
 from pix2pix.evaluation.saturation_curve import curve, measure_curve, targets
 from pix2pix.model.color import ColorSpace, rgb_to_lab
+from pix2pix.model.encoder_weights import packaged_file
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import versions
 from pix2pix.run.supply import cached, fetch_split
@@ -51,7 +52,7 @@ from pix2pix.run.weights import load_generator, newest_checkpoint
 # Columns of scores are RUN/psnr and so on, BASELINE/psnr, and TRUTH/chroma_histogram.
 RUN, TRUTH = "colorized", "truth"
 BASELINES = ("gray", "mean_color", "true_chroma")
-HISTOGRAM, FEATURES = "chroma_histogram", "features"
+HISTOGRAM, FEATURES, KED_FEATURES = "chroma_histogram", "features", "ked_features"
 CURVE = "curve"
 
 Paint = Callable[[Tensor, Tensor], Tensor]
@@ -145,6 +146,7 @@ def _figures(scores: Scores, metrics: Sequence[str]) -> dict[str, Any]:
     points = curve(scores.of(CURVE))
     return {
         **run,
+        **_ked_floor(scores),
         **{name: summarize(scores, name, metrics) for name in BASELINES},
         CURVE: points,
         f"{CURVE}_targets": targets(points, run["colorfulness_truth"]),
@@ -172,7 +174,16 @@ def _load_networks(
     except UserError as missing:  # on this node, perhaps
         error = str(missing)
     distributed.raise_on_all_ranks(error)
-    return cast("FeatureNetworks", networks)
+    networks = cast("FeatureNetworks", networks)
+    # The extra may be missing on one node: then no rank measures it.
+    if not all(distributed.all_gather_object(ked.is_installed())):
+        return networks
+    file = describe(cast("Path", packaged_file(ked.NETWORK)))
+    return replace(
+        networks,
+        ked=ked.load_features(distributed.device),
+        weights={**networks.weights, ked.KED: file},
+    )
 
 
 def _mean_ab(loop: EvaluationLoop) -> tuple[float, float]:
@@ -183,7 +194,7 @@ def _mean_ab(loop: EvaluationLoop) -> tuple[float, float]:
 
 
 def _measure_all(paints: Mapping[str, Paint], networks: FeatureNetworks) -> Measure:
-    """Every metric of every painting, and what the truth is like."""
+    """Return every metric of every coloring, and the statistics of the truth."""
 
     def measure(gray: Tensor, color: Tensor) -> dict[str, Tensor]:
         truth = quantize(color.float() / 255)
@@ -224,6 +235,9 @@ def _network_columns(
     if networks.features is not None:
         for name, rgb in {TRUTH: truth, **paintings}.items():
             columns[f"{name}/{FEATURES}"] = networks.features(to_bytes(rgb))
+    if networks.ked is not None:
+        for name, rgb in {TRUTH: truth, **paintings}.items():
+            columns[f"{name}/{KED_FEATURES}"] = networks.ked(rgb)
     for metric, distance in networks.distances.items():
         for name, rgb in paintings.items():
             columns[f"{name}/{metric}"] = distance(rgb, truth).double()
@@ -239,7 +253,7 @@ def summarize(scores: Scores, name: str, metrics: Sequence[str] = ()) -> dict[st
     """Return the figures of the run or of a baseline.
 
     The mean over photographs of each metric by its name; `…_of_means` and `…_of_set`, and those of
-    `metrics` that are fid and kid, are figures of the whole set.
+    `metrics` that are fid and kid, and ked_lite0, are figures of the whole set.
     """
     figures = {
         metric: float(column.mean()) for metric, column in photo_columns(scores, name).items()
@@ -258,45 +272,16 @@ def summarize(scores: Scores, name: str, metrics: Sequence[str] = ()) -> dict[st
             figures["fid"] = frechet_distance(features, reference)
         if "kid" in metrics:
             figures["kid"], figures["kid_deviation"] = kernel_distance(features, reference)
+    if f"{TRUTH}/{KED_FEATURES}" in scores.columns and len(scores.positions) > 1:
+        rows = (scores.columns[f"{source}/{KED_FEATURES}"] for source in (name, TRUTH))
+        figures[ked.KED] = ked.paired_distance(*rows)
     return figures
 
 
-def conventions(
-    config: TrainConfig, weights: Mapping[str, str], num_samples: int, ab: tuple[float, float]
-) -> dict[str, str]:
-    """How everything was measured, for people; weights: of metrics that rest on a network."""
-    size = config.image_size
-    said = {
-        "image": f"center square of the stored photograph, bilinear with antialiasing to {size} px,"
-        " values rounded to 8 bits",
-        "weights": "moving average" if config.ema_decay > 0 else "last step",
-        "norm": "running statistics" if config.norm != "instance" else "of the photograph",
-        "dropout": "off",
-        "mean": "over photographs; _of_means and _of_set: of the whole set, as fid and kid",
-        "psnr": "dB over R, G and B, at most 100",
-        "ssim": "Gaussian window 11, sigma 1.5, mean of R, G and B, no border",
-        "chroma_error": "mean distance in the ab plane of CIE Lab, D65",
-        "delta_e": "mean CIEDE2000",
-        "delta_e_76": "mean CIE76, the distance in CIE Lab",
-        "chroma": "mean length of (a, b)",
-        "colorfulness": "Hasler and Suesstrunk 2003, on values of 0 to 255",
-        "colorfulness_abs": "the same of absolute opponent channels, as DDColor's code",
-        "delta_colorfulness": "|colorfulness - colorfulness_truth| of each photograph; "
-        "_of_means: of the two means",
-        "histogram_distance": f"Hellinger, of ab histograms in squares of {HISTOGRAM_STEP}",
-        CURVE: "the run with its chroma in CIE Lab times each saturation; straight between them",
-        "gray": "the photograph as it is",
-        "mean_color": f"the split's mean everywhere: a {ab[0]:.3f}, b {ab[1]:.3f}",
-        "true_chroma": "the truth's a and b on the gray picture's lightness: the most that lab can",
-    }
-    reference = f"the same {num_samples} true photographs at {size} px"
-    if "fid" in weights:
-        said["fid"] = f"2,048 Inception features; reference: {reference}; {weights['fid']}"
-    if "kid" in weights:
-        how = f"{KID_SUBSETS} subsets of {KID_SUBSET_SIZE}"
-        how = how if num_samples > KID_SUBSET_SIZE else "all at once"
-        said["kid"] = f"as fid, cubic kernel, unbiased, {how}; {weights['kid']}"
-    for metric in ("lpips", "lpips_vgg"):
-        if metric in weights:
-            said[metric] = f"version 0.1 with its linear weights, at {size} px; {weights[metric]}"
-    return said
+def _ked_floor(scores: Scores) -> dict[str, float]:
+    """Return what two halves of the true photographs have: mean and deviation, if measured."""
+    features = scores.columns.get(f"{TRUTH}/{KED_FEATURES}")
+    if features is None or len(features) < 4:
+        return {}
+    mean, deviation = ked.floor(features)
+    return {f"{ked.KED}_floor": mean, f"{ked.KED}_floor_deviation": deviation}

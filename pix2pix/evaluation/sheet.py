@@ -52,7 +52,7 @@ CHART = (WIDTH - 2 * MARGIN - (CHARTS_IN_ROW - 1) * GUTTER) // CHARTS_IN_ROW, 24
 
 
 def draw_report_sheet(evaluated: Evaluated, sort_by: str) -> bytes:
-    """PNG of the sheet; sort_by: the metric that says what is best. Rank 0 alone calls it."""
+    """Return the sheet as PNG; sort_by: the metric that says what is best. For rank 0 alone."""
     columns = photo_columns(evaluated.scores, RUN)
     chosen = choose(columns[sort_by], sort_by in HIGHER_IS_BETTER)
     charts = [metric for metric in CHARTS if metric in columns]
@@ -77,7 +77,7 @@ def draw_report_sheet(evaluated: Evaluated, sort_by: str) -> bytes:
 
 
 def choose(values: NDArray[np.float64], higher_is_better: bool) -> list[NDArray[np.int64]]:
-    """Rows of the best, of those about the median and of the worst; each group best first.
+    """Return the rows of the best, the median and the worst photographs; each group best first.
 
     values: [N], of one metric. No photograph is shown twice, unless there are fewer than three.
     """

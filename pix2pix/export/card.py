@@ -13,6 +13,7 @@ from pix2pix.config import IDENTITY_FIELDS, TrainConfig
 from pix2pix.data.data_set import digest_of, epoch_samples, open_training
 from pix2pix.errors import UserError
 from pix2pix.export.generator import LIBRARY, PIPELINE, TAGS
+from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.run_directory import RunDirectory
 
 EVALUATION = "evaluation/"  # how these names begin in metrics.jsonl
@@ -45,6 +46,9 @@ def model_card(
         ModelCardData(license=license, library_name=LIBRARY, pipeline_tag=PIPELINE, tags=TAGS),
         template_path=str(TEMPLATE),
         color_space=config.color_space,
+        encoder="" if config.encoder == NO_ENCODER else config.encoder,
+        encoder_weights=_encoder_weights(run, config),
+        encoder_license=run.encoder_facts().get("license", ""),
         size=config.image_size,
         quoted=json.dumps(name, ensure_ascii=False),
         argument=shlex.quote(name),
@@ -65,6 +69,14 @@ def recipe(config: TrainConfig) -> str:
     return "\n".join(f"{name}: {json.dumps(value)}" for name, value in chosen.items())
 
 
+def _encoder_weights(run: RunDirectory, config: TrainConfig) -> str:
+    """Return whose weights the encoder began with: whoever passes it on has to tell."""
+    facts = run.encoder_facts()
+    if facts:
+        return f"{facts.get('origin', 'unknown')}, SHA-256 `{facts['sha256'][:16]}`"
+    return "a model of another training" if config.init_from is not None else ""
+
+
 def _training(run: RunDirectory, config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, str]:
     digest = run.shards_digest()
     seen = facts["samples_seen"]
@@ -82,7 +94,7 @@ def _training(run: RunDirectory, config: TrainConfig, facts: Mapping[str, Any]) 
 
 
 def _count_photographs(config: TrainConfig, digest: str) -> int | None:
-    """How many the train split holds; None if the shards are not where they were."""
+    """Return the size of the train split, or None if the shards are not where they were."""
     try:
         train, _ = open_training(config)
     except UserError:

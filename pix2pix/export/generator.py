@@ -55,7 +55,7 @@ class Exported(nn.Module, ModelHubMixin):
     card: str | None
 
     def describe(self, config: dict[str, Any]) -> None:
-        """Take over the arguments that the network was built with."""
+        """Store the arguments that the network was built with."""
         self.color_space = ColorSpace(config["color_space"])
         self.image_size = config["image_size"]
         self.config = config

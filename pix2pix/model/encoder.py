@@ -23,7 +23,7 @@ STRIDES = ([2, 4, 8, 16, 32], [4, 8, 16, 32])
 DROPOUT_BLOCKS = 2
 
 # Batch norm's epsilon belongs to the weights. Those of the lite networks come from TensorFlow.
-_BATCH_NORM_EPSILON = {f"efficientnet_lite{size}": 1e-3 for size in range(5)}
+BATCH_NORM_EPSILON = {f"efficientnet_lite{size}": 1e-3 for size in range(5)}
 
 
 class EncoderGenerator(nn.Module):
@@ -115,7 +115,7 @@ def create_backbone(name: str, **options: Any) -> nn.Module:
     if name.partition(".")[0] not in known:
         hint = suggestion(name, known) or "; `python -c 'import timm; print(*timm.list_models())'`"
         raise UserError(f"encoder {name} is no model of timm{hint}")
-    epsilon = _BATCH_NORM_EPSILON.get(name.partition(".")[0])
+    epsilon = BATCH_NORM_EPSILON.get(name.partition(".")[0])
     if epsilon is not None:
         options["bn_eps"] = epsilon
     try:

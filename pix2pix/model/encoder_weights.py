@@ -7,13 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pix2pix.errors import UserError
-from pix2pix.model.encoder import EncoderGenerator, create_backbone, require_timm
+from pix2pix.model.encoder import (
+    BATCH_NORM_EPSILON,
+    EncoderGenerator,
+    create_backbone,
+    require_timm,
+)
 
 SOURCES = ("auto", "hub", "none")
 # Packages that hold one file of weights: ImageNet, Apache 2.0, for pictures in [-1, 1].
@@ -25,12 +30,15 @@ _HALF = (0.5, 0.5, 0.5)
 class EncoderWeights:
     """Weights for a backbone, and what is known of them.
 
+    source: "hub", or the path of the file. origin: the same for strangers, without a path of this
+        machine, and what they learned from where that is known.
     sha256: of their names, shapes and values, the same from a package, a file or the hub.
     mean, std: by which they want pictures in [0, 1] normalized. license: as the hub names it, or
         "" if nobody tells.
     """
 
     source: str
+    origin: str
     tensors: Mapping[str, Tensor]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -90,6 +98,28 @@ def packaged_file(encoder: str) -> Path | None:
     return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))), None)
 
 
+class PooledNetwork(NamedTuple):
+    """A whole backbone without its classifier, and the normalization of pictures in [0, 1]."""
+
+    network: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pooled_network(encoder: str) -> PooledNetwork:
+    """Return the backbone with its packaged weights, which gives pooled features [B, D].
+
+    Raises UserError where timm is missing. The package must be installed: see `packaged_file`.
+    """
+    file = packaged_file(encoder)
+    assert file is not None
+    network = require_timm().create_model(encoder, bn_eps=BATCH_NORM_EPSILON[encoder])
+    entries = _fitted(encoder, file, network)
+    network.reset_classifier(0)
+    network.load_state_dict(entries)
+    return PooledNetwork(network, _HALF, _HALF)
+
+
 def _from_file(encoder: str, file: Path, is_packaged: bool) -> EncoderWeights:
     network = require_timm().create_model(encoder)
     entries = _fitted(encoder, file, network)
@@ -100,6 +130,7 @@ def _from_file(encoder: str, file: Path, is_packaged: bool) -> EncoderWeights:
     config = network.pretrained_cfg
     return EncoderWeights(
         source=str(file),
+        origin=f"ImageNet, package {_PACKAGES[encoder]}" if is_packaged else f"file {file.name}",
         tensors=backbone.state_dict(),
         mean=_HALF if is_packaged else tuple(config["mean"]),
         std=_HALF if is_packaged else tuple(config["std"]),
@@ -123,6 +154,7 @@ def _from_hub(encoder: str) -> EncoderWeights:
     config = network.pretrained_cfg
     return EncoderWeights(
         source="hub",
+        origin=f"timm's hub, {encoder.partition('.')[0]}.{config.get('tag') or 'default'}",
         tensors=backbone.state_dict(),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from pix2pix.model.encoder import EncoderGenerator
 from pix2pix.model.networks import UNetGenerator, initialize
 
 NO_ENCODER = "none"
@@ -25,6 +24,8 @@ def make_generator(
     """
     if encoder == NO_ENCODER:
         return UNetGenerator(in_channels, out_channels, image_size, width, norm, dropout)
+    from pix2pix.model.encoder import EncoderGenerator  # the U-Net does without
+
     return EncoderGenerator(in_channels, out_channels, encoder, image_size, width, norm, dropout)
 
 

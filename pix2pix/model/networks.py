@@ -132,7 +132,8 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: channels of condition and image together.
         width: channels of the first layer.
-        num_layers: number of stride-2 convolutions; sets the size of a patch (receptive_field).
+        num_layers: number of stride-2 convolutions. It sets the side of the patch that a logit
+            sees: 1 to 5 layers give 16, 34, 70, 142, 286 px.
         norm: a name in NORMS.
 
     Raises:
@@ -146,7 +147,7 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(in_channels, widths[0], KERNEL, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-        strides = _discriminator_strides(num_layers)
+        strides = [2] * num_layers + [1, 1]
         for (wide, wider), stride in zip(pairwise(widths), strides[1:-1], strict=True):
             layers += [
                 _conv(wide, wider, norm, stride),
@@ -168,14 +169,6 @@ class PatchDiscriminator(nn.Module):
         """
         logits: Tensor = self.layers(torch.cat([condition, image], dim=1))
         return logits
-
-
-def receptive_field(num_layers: int) -> int:
-    """Return the side in pixels of the patch behind one logit of PatchDiscriminator; 3 → 70."""
-    side = 1
-    for stride in reversed(_discriminator_strides(num_layers)):
-        side = (side - 1) * stride + KERNEL
-    return side
 
 
 @torch.no_grad()
@@ -202,10 +195,6 @@ def initialize(module: nn.Module, generator: torch.Generator | None = None) -> N
             continue
         if layer.bias is not None:
             layer.bias.zero_()
-
-
-def _discriminator_strides(num_layers: int) -> list[int]:
-    return [2] * num_layers + [1, 1]
 
 
 def _conv(in_channels: int, out_channels: int, norm: str, stride: int = 2) -> nn.Conv2d:

@@ -25,7 +25,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish_json
@@ -154,12 +153,7 @@ class WriterClaim:
     def __enter__(self) -> "WriterClaim":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def _enter(self, mine: Path, token: str, deadline: float) -> None:

@@ -1,4 +1,4 @@
-"""The only file that knows ranks: Accelerator, reductions, agreement between ranks.
+"""The only file that knows ranks, with agreement.py: Accelerator, reductions, errors for all.
 
 Everything else is told what it needs: which part of the data is mine, here is the mean over all
 ranks, rank 0 writes. A process that was not launched as one of many is rank 0 of 1.
@@ -105,7 +105,7 @@ class Distributed:
         return torch.cuda.get_device_name(self.device) if is_gpu else self.device.type
 
     def _tells_first(self, message: str) -> bool:
-        """Whether this rank is the first to end with this message: then it prints it."""
+        """Return True if this rank is the first to end with this message: then it prints it."""
         try:
             store = dist.distributed_c10d._get_default_store()
             return bool(store.add(f"pix2pix/{message}", 1) == 1)
@@ -113,7 +113,7 @@ class Distributed:
             return True
 
     def loader_workers(self, wanted: int | None = None) -> int:
-        """How many processes decode for this rank: `wanted`, or what suits the machine."""
+        """Return how many processes decode for this rank: `wanted`, or what suits the machine."""
         if wanted is not None:
             return wanted
         if self.device.type == "cpu":
@@ -141,13 +141,22 @@ class Distributed:
         self._groups.append(group)
         return group
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """Return `module` on the device, wrapped so that backward averages over the ranks."""
+    def parallel(self, module: nn.Module, compression: str = "none") -> nn.Module:
+        """Return `module` on the device, wrapped so that backward averages over the ranks.
+
+        compression: "bf16" sends gradients at half their size, rounded; "none" as they are.
+        """
         module = module.to(self.device)
         if self.world_size == 1:
             return module
-        ids = device_ids(self.device)
-        wrapped = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        # Gradients that are views of the buckets save their size in memory, and a copy each way
+        # (torch 2.14, nn/parallel/distributed.py). Buckets keep their 25 MiB: a 4×4 convolution of
+        # 1,024 to 512 channels has 32 MiB, so larger ones would only start later.
+        wrapped = nn.parallel.DistributedDataParallel(
+            module, device_ids=device_ids(self.device), gradient_as_bucket_view=True
+        )
+        if compression == "bf16":
+            wrapped.register_comm_hook(None, _average_in_bf16)
         # Batch statistics are per rank while training; who reads running statistics
         # (evaluation, checkpoints) asks for rank 0's first. Torch 2.13 renamed the argument.
         wrapped.broadcast_buffers = False
@@ -165,11 +174,11 @@ class Distributed:
                 dist.broadcast(tensor.detach(), src=0)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over ranks, element by element. Every rank must call it."""
+        """Return the mean over ranks, element by element. Every rank must call it."""
         return self.sum(values) / self.world_size
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over ranks, element by element. Every rank must call it."""
+        """Return the sum over ranks, element by element. Every rank must call it."""
         if self.world_size == 1:
             return values
         total = values.clone()
@@ -256,46 +265,20 @@ class Distributed:
             del groups
 
 
-class Agreement:
-    """What one rank knows alone (stop, broken data) becomes what all ranks know, one step later.
+def _average_in_bf16(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Average a bucket of gradients over the ranks, sent in bf16.
 
-    Each step starts an asynchronous reduction on a CPU group and reads the one that the step
-    before started, so no step waits for it and every rank branches at the same step.
+    As torch's bf16_compress_hook (distributed/algorithms/ddp_comm_hooks/default_hooks.py), which
+    refuses to work with gloo. bf16 has the range of fp32: what is not finite stays so.
     """
-
-    def __init__(self, distributed: Distributed) -> None:
-        self._group = distributed.cpu_group()
-        self._flags: Tensor | None = None
-        self._work: dist.Work | None = None
-
-    def exchange(self, *flags: bool) -> tuple[bool, ...]:
-        """Tell this step's flags; returns those that any rank told in the step before."""
-        agreed = self._collect() or (False,) * len(flags)
-        self._flags = torch.tensor(flags, dtype=torch.int32)
-        if self._group is not None:
-            self._work = dist.all_reduce(
-                self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True
-            )
-        return agreed
-
-    def now(self, *flags: bool) -> tuple[bool, ...]:
-        """Tell flags and return, at once, those that any rank tells: a synchronization."""
-        pending = self._collect()
-        self.exchange(*flags)
-        agreed = self._collect()
-        if pending:  # what a step told is read after the next one, as ever
-            self._flags = torch.tensor(pending, dtype=torch.int32)
-        return agreed
-
-    def _collect(self) -> tuple[bool, ...]:
-        if self._work is not None:
-            self._work.wait()
-        flags, self._flags, self._work = self._flags, None, None
-        return () if flags is None else tuple(bool(flag) for flag in flags.tolist())
+    gradients = bucket.buffer()
+    sent = gradients.to(torch.bfloat16).div_(dist.get_world_size())
+    reduced = dist.all_reduce(sent, async_op=True).get_future()
+    return reduced.then(lambda done: gradients.copy_(done.value()[0]))
 
 
 def _is_of_a_collective(error: BaseException) -> bool:
-    """Whether torch raised it because another process is gone or silent."""
+    """Return True if torch raised it because another process is gone or silent."""
     gloo_or_nccl = re.search(r"gloo/|[Cc]onnection (closed|reset)|NCCL", str(error)) is not None
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and gloo_or_nccl)
 

@@ -1,4 +1,4 @@
-"""What a launcher or scheduler says in the environment: honored, or refused; docs/launchers.md.
+"""Settings of a launcher or scheduler in the environment: honored or refused, docs/launchers.md.
 
 No torch: a training that can't follow its launcher says so before anything is imported.
 """
@@ -56,7 +56,7 @@ def defaults(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def compile_options(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of `Module.compile`, as the launcher's --dynamo_… flags say; {}: torch's own."""
+    """Return arguments of `Module.compile`, by the launcher's --dynamo_… flags; {}: torch's own."""
     backend = _dynamo_backend(environment)
     if not backend:
         return {}
@@ -72,7 +72,7 @@ def compile_options(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def gpus_asked_for(environment: Mapping[str, str]) -> str | None:
-    """Who asked for GPUs, for people; None where nobody did, or where a CPU was asked for."""
+    """Return who asked for GPUs; None where nobody did, or where a CPU was asked for."""
     if _is_true(environment.get(USE_CPU)):
         return None
     # accelerate sets USE_CPU for its one process, and leaves it out where it starts several.
@@ -88,7 +88,7 @@ def gpus_asked_for(environment: Mapping[str, str]) -> str | None:
 
 
 def world_size(environment: Mapping[str, str]) -> int:
-    """How many processes were launched."""
+    """Return how many processes were launched."""
     return int(environment.get("WORLD_SIZE") or 1)
 
 

@@ -25,6 +25,7 @@ class RunDirectory:
         self.tensorboard = root / "tensorboard"
         self.samples = root / "samples"
         self.profile = root / "profile"
+        self.encoder_file = root / "encoder.json"  # whose weights a pretrained encoder began with
         # Written by slurm.submit, before the training claims the directory.
         self.snapshots = root / "snapshots"
         self.jobs = root / "slurm"
@@ -80,6 +81,16 @@ class RunDirectory:
                 "choose another --run_dir"
             )
         return []
+
+    def encoder_facts(self) -> dict[str, str]:
+        """Return source, origin, sha256 and license of the weights that the encoder began with.
+
+        Empty where it began without any.
+        """
+        try:
+            return dict(json.loads(self.encoder_file.read_bytes()))
+        except (OSError, ValueError):
+            return {}
 
     def newest_step(self) -> int:
         """Return the step of the newest checkpoint, or 0 if there is none."""

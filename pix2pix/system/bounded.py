@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 GRACE_SECONDS = 5.0  # for a killed process; one that waits in a driver may never end
 
@@ -30,8 +30,8 @@ def run_bounded(
 ) -> Ended:
     """Run a program for `seconds` at most; then it is killed, with the processes it started.
 
-    Output goes to files: a pipe would be waited for as long as any process holds it, which may be
-    one that the kernel does not let end.
+    Output goes to memory that is a file: a pipe would be waited for as long as any process holds
+    it, which may be one that the kernel does not let end, and a disk may be full.
 
     Args:
         command: of the program.
@@ -40,7 +40,7 @@ def run_bounded(
     """
     variables = {**os.environ, **(environment or {})}
     began = time.monotonic()
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+    with _memory_file() as output, _memory_file() as errors:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -59,8 +59,16 @@ def run_bounded(
                 os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
-        texts = []
-        for file in (output, errors):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-    return Ended(status, *texts, time.monotonic() - began)
+        written, complaints = _text_of(output), _text_of(errors)
+    return Ended(status, written, complaints, time.monotonic() - began)
+
+
+def _memory_file() -> BinaryIO:
+    if hasattr(os, "memfd_create"):  # Linux
+        return os.fdopen(os.memfd_create("output"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _text_of(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What a command prints may be lost; what it does must not be, where it works for days."""
+"""Output that may be lost without ending the process: its reader is gone, or its disk full."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from typing import TextIO, cast
 
 
 def never_fail() -> None:
-    """Let no `print` of this process raise: stdout closed, its reader gone, its disk full.
+    """Keep `print` from raising in this process: stdout closed, its reader gone, its disk full.
 
     A letter that the terminal's encoding lacks becomes a question mark.
     """
@@ -18,7 +18,7 @@ def never_fail() -> None:
 
 
 def _reserve_descriptors() -> None:
-    """Put /dev/null where 0, 1 or 2 are closed, or the next file opened would be printed into."""
+    """Open /dev/null where 0, 1 or 2 are closed, or the next file opened would be printed into."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

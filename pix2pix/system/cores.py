@@ -1,4 +1,4 @@
-"""How much of the machine's processor is this process's: affinity, and the quota of its cgroup.
+"""The cores of this process: its affinity, and the quota of its cgroups.
 
 A container is often granted less than the host has, by a quota that no count of cores shows: a
 worker and a thread for each core of the host would then fight for it.
@@ -35,7 +35,7 @@ def cores_of_process() -> Cores:
 
 
 def share_of_cores(mine: Cores, everybody: Collection[Cores]) -> int:
-    """Cores of one process where all of `everybody`, itself included, work at the same time.
+    """Return the cores of one process where all of `everybody`, itself included, work at once.
 
     A core that three of them may use counts a third: ranks that are bound to cores of their own
     keep all of them, and ranks that see the whole machine share it. A quota is shared by those in

@@ -1,4 +1,4 @@
-"""What this process may use of the machine, and what the machine is (no torch)."""
+"""Resources of this process, cores and memory, and the name of the processor (no torch)."""
 
 import ctypes
 import math
@@ -14,7 +14,7 @@ from pix2pix.system.cores import affinity, cpu_quota
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use, by affinity and quota, rounded up.
+    """Return the cores that this process may use, by affinity and quota, rounded up.
 
     Batch systems and containers often grant fewer than the machine has.
     """
@@ -34,7 +34,7 @@ def processor_name() -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep 64 MB of what it frees for its next picture, where malloc is glibc's.
+    """Keep 64 MB of freed memory for the next picture, where malloc is glibc's.
 
     Otherwise a picture's megabytes may go back to the system when it is done, to come again a page
     at a time: 700 page faults, and a third of the time of a pair.
@@ -47,7 +47,7 @@ def keep_freed_memory() -> None:
 
 
 def keep_all_freed_memory() -> None:
-    """Let this process keep all that it frees, where malloc is glibc's.
+    """Keep all freed memory in this process, where malloc is glibc's.
 
     For a training on a CPU: each step frees and takes the same gigabytes, and a tenth of its time
     went into giving them back and getting them again, a page at a time.
@@ -60,7 +60,7 @@ def keep_all_freed_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process, started by multiprocessing, end when the one that started it has ended.
+    """End this process, started by multiprocessing, when the one that started it has ended.
 
     A worker outlives a parent that was killed, waiting for work for ever.
     """

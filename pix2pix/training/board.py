@@ -102,7 +102,7 @@ def machine_of(distributed: Distributed, precision: str) -> dict[str, str]:
 
 
 def configuration_tables(config: TrainConfig) -> str:
-    """Every flag by group, as Markdown; a value that is not the default is bold."""
+    """Return every flag by group, as Markdown; a value that is not the default is bold."""
     tables = []
     for group, flags in groupby(flags_of(TrainConfig).values(), attrgetter("group")):
         rows = []
@@ -115,7 +115,7 @@ def configuration_tables(config: TrainConfig) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As one writes it after a flag."""
+    """Return a value as one writes it after its flag."""
     if isinstance(value, float):
         return f"{value:g}"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -20,7 +20,7 @@ class Courtesy:
 
     @contextlib.contextmanager
     def of(self, what: str) -> Iterator[None]:
-        """Inside, an OSError while `what` is written is told once, and goes no further."""
+        """Turn an OSError inside, while `what` is written, into one warning."""
         try:
             yield
         except OSError as error:
@@ -29,7 +29,7 @@ class Courtesy:
             self.failing.discard(what)
 
     def failed(self, what: str, error: OSError) -> None:
-        """Tell of it, unless something fails already."""
+        """Print a warning, unless something fails already."""
         if not self.failing:
             print(
                 f"warning: can't write {what}: {error.strerror or error}; the training goes on, "
@@ -86,7 +86,7 @@ class Board:
         self._writer: SummaryWriter | None = None
 
     def write(self, add: Callable[[SummaryWriter], None]) -> None:
-        """Let `add` write, and see that it lies on the disk."""
+        """Call `add` with a writer, and flush what it wrote."""
         try:
             if self._writer is None:
                 # purge_step: without it, a resumed run draws doubled curves where TensorBoard's

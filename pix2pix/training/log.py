@@ -1,11 +1,10 @@
-"""What a training tells: TensorBoard, metrics.jsonl, a progress bar, sample pictures. One rank."""
+"""The log of a run, on one rank: TensorBoard, metrics.jsonl, a progress bar, sample pictures."""
 
 import json
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -64,19 +63,14 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.active:
             self._bar.close()
             self._records.write_pending()
             self._board.close()
 
     def advance(self) -> None:
-        """One step is done."""
+        """Count a step."""
         if self.active:
             self._bar.update()
 
@@ -124,7 +118,7 @@ class RunLog:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Most memory in use so far: the GPU's, or this process's where there is none."""
+    """Return the peak of memory so far: the GPU's, or this process's where there is none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     import resource  # Windows has none

@@ -1,4 +1,4 @@
-"""Memory that does not suffice is the user's to mend: which flags make a step smaller."""
+"""Out of memory: an error that says which flags make a step smaller."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch's words, a
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch raised it because a device's memory is full."""
+    """Return True if torch raised `error` because a device's memory is full."""
     of_a_device = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return of_a_device or (isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error))
 
@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def enough_memory(
     config: TrainConfig, batch: int, precision: str, device: torch.device
 ) -> Iterator[None]:
-    """Inside, memory that runs out is a UserError that says which flags to change.
+    """Turn memory that runs out inside into a UserError that says which flags to change.
 
     batch: photographs of one micro-batch on this rank.
     """

@@ -1,4 +1,4 @@
-"""In which precision a training computes, who said so, and what an emulated one costs."""
+"""The precision of a training, who chose it, and what an emulated one costs."""
 
 import os
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ class Precision(NamedTuple):
 
 
 def default_precision(device: torch.device) -> str:
-    """bf16 on a GPU or CPU that has it, else fp16 on a GPU and "no" (fp32) on a CPU."""
+    """Return "bf16" where the device has it, else "fp16" on a GPU and "no" (fp32) on a CPU."""
     if has_bf16(device):
         return "bf16"
     return "fp16" if device.type == "cuda" else "no"
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device itself multiplies bf16: a T4, V100 or RTX 20 emulates it, slowly."""
+    """Return True if the device itself multiplies bf16: a T4, V100 or RTX 20 emulates it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # On a CPU x86 alone, where it was measured. An older torch does not tell.
@@ -60,7 +60,9 @@ def choose_precision(
 
 
 def price(name: str, device: torch.device) -> str | None:
-    """Return what to say of a precision that the device only emulates; None: it does not."""
+    """Return what to say of a precision that is slow on the device; None: it is not."""
+    if name == "no" and device.type == "cuda":
+        return "fp32 on this GPU is without TF32; --precision bf16 or fp16 is many times faster"
     if name != "bf16" or has_bf16(device):
         return None
     if device.type == "cuda":

@@ -1,18 +1,15 @@
 """A pretrained encoder: its weights come in before step 0, and the run remembers which."""
 
-import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
 from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.distributed import Distributed
+from pix2pix.run.run_directory import RunDirectory
 from pix2pix.run.state import TrainState
 from pix2pix.system.durable import publish_json
-
-ENCODER_FILE = "encoder.json"  # in the run directory: source, SHA-256 and license of the weights
 
 
 def start_encoder(
@@ -35,10 +32,11 @@ def start_encoder(
     facts = {
         "encoder": config.encoder,
         "source": weights.source,
+        "origin": weights.origin,
         "sha256": weights.sha256,
         "license": weights.license,
     }
-    distributed.run_on_main(partial(publish_json, run_dir / ENCODER_FILE, facts))
+    distributed.run_on_main(partial(publish_json, RunDirectory(run_dir).encoder_file, facts))
     return f"encoder {config.encoder} starts from the weights of {weights.source}"
 
 
@@ -55,7 +53,7 @@ def check_encoder(config: TrainConfig, run_dir: Path, distributed: Distributed) 
 def _compare(config: TrainConfig, run_dir: Path) -> None:
     from pix2pix.model.encoder_weights import find_weights, is_here
 
-    began_with = encoder_facts(run_dir).get("sha256")
+    began_with = RunDirectory(run_dir).encoder_facts().get("sha256")
     source = config.encoder_weights
     if began_with is None or not is_here(config.encoder, source):
         return
@@ -65,11 +63,3 @@ def _compare(config: TrainConfig, run_dir: Path) -> None:
             f"{run_dir} began with other weights of its encoder (SHA-256 {began_with[:12]}… there, "
             f"{weights.sha256[:12]}… here); give the same --encoder_weights, or another --run_dir"
         )
-
-
-def encoder_facts(run_dir: Path) -> dict[str, Any]:
-    """Return what `start_encoder` wrote: source, sha256, license; empty where it wrote nothing."""
-    try:
-        return dict(json.loads((run_dir / ENCODER_FILE).read_bytes()))
-    except (OSError, ValueError):
-        return {}

@@ -12,7 +12,8 @@ from pix2pix.data.batches import EvaluationBatches, global_batch_keys, resize
 from pix2pix.data.reader import ShardReader
 from pix2pix.data.stream import BatchStream
 from pix2pix.errors import UserError
-from pix2pix.evaluation.evaluation import colorize_batch, evaluate, evaluation_mode
+from pix2pix.evaluation.baselines import leave_gray
+from pix2pix.evaluation.evaluation import Predict, colorize_batch, evaluate, evaluation_mode
 from pix2pix.model.color import ColorSpace
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.state import TrainState
@@ -47,7 +48,8 @@ class Reports:
         self.validation = validation
         self.log = log
         self.window = MeanWindow(stream)
-        steps_left = (config.total_steps or 0) - state.step
+        self._last = config.total_steps or 0
+        steps_left = self._last - state.step
         self._slow_steps = SlowSteps(config, distributed.device.type == "cpu", steps_left)
 
     def step_done(self) -> None:
@@ -95,10 +97,18 @@ class Reports:
 
         Raises UserError or StorageError, on every rank, where one can't read its photographs.
         """
-        values = validation_means(validation, self.config, self.state, self.distributed)
-        self.log.scalars(self.state.step, {f"evaluation/{k}": v for k, v in values.items()})
+        step, config = self.state.step, self.config
+        # The baseline is the same every time: measured by the first evaluation, and by the last.
+        baselines = {"gray": leave_gray} if step in (config.evaluate_every, self._last) else {}
+        means = validation_means(validation, config, self.state, self.distributed, baselines)
+        values = means.pop("colorized")
+        tagged = {f"evaluation/{metric}": value for metric, value in values.items()}
+        for name, figures in means.items():
+            tagged |= {f"baseline_{name}/{metric}": value for metric, value in figures.items()}
+        self.log.scalars(step, tagged)
+        gray = f" (gray {means['gray']['psnr']:.2f})" if means else ""
         self.log.line(
-            f"step {self.state.step}: PSNR {values['psnr']:.2f} dB, colorfulness "
+            f"step {step}: PSNR {values['psnr']:.2f} dB{gray}, colorfulness "
             f"{values['colorfulness']:.1f} (truth {values['colorfulness_truth']:.1f})"
         )
 
@@ -121,17 +131,23 @@ def sample_sheet(
 
 
 def validation_means(
-    reader: ShardReader, config: TrainConfig, state: TrainState, distributed: Distributed
-) -> dict[str, float]:
-    """Return the mean of each basic metric over the split, on every rank."""
+    reader: ShardReader,
+    config: TrainConfig,
+    state: TrainState,
+    distributed: Distributed,
+    baselines: Mapping[str, Predict],
+) -> dict[str, dict[str, float]]:
+    """Return the mean of each basic metric over the split, on every rank.
+
+    Of "colorized", what the generator makes, and of the `baselines` by their names.
+    """
     distributed.broadcast_buffers(state.eval_generator)
     with evaluation_mode(state.eval_generator) as generator:
         predict = partial(colorize_batch, generator, ColorSpace(config.color_space))
-        means = evaluate(
-            {"colorized": predict},
+        return evaluate(
+            {"colorized": predict, **baselines},
             reader,
             config.image_size,
             distributed,
             num_workers=config.num_workers,
         )
-    return means["colorized"]

@@ -1,4 +1,4 @@
-"""The start of a new training from weights that are there: of a run, an export, or the hub."""
+"""The weights that a training starts from: its checkpoint, another run, an export, or the hub."""
 
 from functools import partial
 from pathlib import Path
@@ -7,12 +7,10 @@ import torch
 
 from pix2pix.config import TrainConfig
 from pix2pix.errors import UserError
-from pix2pix.export.generator import Generator
 from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.state import TrainState
-from pix2pix.run.weights import restore_networks
 from pix2pix.training.pretrained import check_encoder, start_encoder
 
 # Settings of an exported generator → fields of TrainConfig.
@@ -23,15 +21,15 @@ def restore_or_start(
     config: TrainConfig, state: TrainState, checkpointer: Checkpointer, distributed: Distributed
 ) -> None:
     """Load the newest good checkpoint into `state`, or in a new run what --init_from names."""
+    run_dir = checkpointer.root.parent
     newest = checkpointer.restore(state)
     if newest is not None:
-        check_encoder(config, checkpointer.root.parent, distributed)
+        check_encoder(config, run_dir, distributed)
         distributed.say(f"going on from step {state.step} ({newest})")
     elif config.init_from is not None:
         distributed.advise(start_from(config.init_from, config, state, distributed))
     elif config.encoder != NO_ENCODER:
-        told = start_encoder(config, state, checkpointer.root.parent, distributed)
-        distributed.advise(told)
+        distributed.advise(start_encoder(config, state, run_dir, distributed))
 
 
 def start_from(
@@ -44,9 +42,10 @@ def start_from(
     Raises UserError where the networks differ.
     """
     if distributed.run_on_main(lambda: (source / "config.json").exists() and _is_run(source)):
-        return (
-            f"starting from the weights of {restore_networks(source, config, state, distributed)}"
-        )
+        from pix2pix.run.weights import restore_networks  # only another run's weights need it
+
+        read = restore_networks(source, config, state, distributed)
+        return f"starting from the weights of {read}"
     distributed.run_on_main(partial(_load_export, source, config, state))
     networks = [state.generator, *filter(None, [state.ema_generator])]
     for network in networks:
@@ -61,6 +60,8 @@ def _is_run(source: Path) -> bool:
 
 
 def _load_export(source: Path, config: TrainConfig, state: TrainState) -> None:
+    from pix2pix.export.generator import Generator  # with the hub's client: 0.1 s
+
     generator = Generator.from_pretrained(source)
     theirs = {SETTINGS.get(name, name): value for name, value in generator.config.items()}
     theirs.pop("dropout")  # has no weights

@@ -16,7 +16,7 @@ class Statistics:
         self._saved = {dtype: _flat(buffers) for dtype, buffers in self._buffers.items()}
 
     def restore(self) -> None:
-        """Give the network the statistics that it had."""
+        """Restore the statistics that the network had."""
         for dtype, buffers in self._buffers.items():
             _unflatten_into(buffers, self._saved[dtype])
 

@@ -1,4 +1,4 @@
-"""Why a training stops before its end although nothing is wrong with it, and what is said of it."""
+"""Reasons to stop before the end: a signal, the time limit, a disk that does not answer."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ class Stops:
     failed_nodes: dict[str, str] = field(default_factory=dict)
 
     def at_start(self, stream: BatchStream, distributed: Distributed) -> bool:
-        """Whether the first batches can't be read, the same on every rank: nothing is trained."""
+        """Return True, on every rank, if the first batches can't be read: nothing is trained."""
         stream.fetch()
         self.storage_error = stream.storage_error
         return any(distributed.all_gather_object(self.storage_error is not None))

@@ -1,4 +1,4 @@
-"""Trainer.fit(): step, log, evaluate, checkpoint. Run again, it goes on where it stopped."""
+"""The training loop: step, report, evaluate, save. The same command resumes where it stopped."""
 
 import enum
 import os
@@ -11,16 +11,18 @@ from pix2pix.data.batches import Batch, TrainMicroBatches, train_side
 from pix2pix.data.preflight import check_free_disk, check_training
 from pix2pix.data.stream import BatchStream
 from pix2pix.errors import StorageError
+from pix2pix.run.agreement import Agreement
 from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
-from pix2pix.run.distributed import Agreement, Distributed
+from pix2pix.run.devices import set_training_flags
+from pix2pix.run.distributed import Distributed
 from pix2pix.run.launcher import compile_options
 from pix2pix.run.run_directory import RunDirectory, config_hash
 from pix2pix.run.state import build_state
 from pix2pix.run.supply import Supply, TrainingNeeds, open_readers
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.system.signals import StopRequest
-from pix2pix.training.advice import say_first, small_batch
+from pix2pix.training.advice import advise_on_batch, say_first
 from pix2pix.training.board import machine_of
 from pix2pix.training.log import RunLog
 from pix2pix.training.memory import enough_memory
@@ -64,7 +66,7 @@ class Trainer:
         self.config = config = check_training(config, self.train.data_sets, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
-        distributed.advise(small_batch(config, self.batch_per_rank))
+        advise_on_batch(config, self.batch_per_rank, distributed)
         self.stop_request = stop_request or StopRequest()
         self.stops = Stops(config, self.stop_request, self.started)
 
@@ -135,9 +137,9 @@ class Trainer:
             window.add(metrics)
             self.numbers.add(self.state.step, metrics)
             self._log_failed_steps()
-            lacks = self.supply.lacks(self.state.step + 1)
+            lacks = self.supply.lacks_soon(self.state.step)
             flags = self._should_stop(), bool(self._failure()), lacks
-            stop, failed, short = self.agreement.exchange(*flags)
+            stop, failed, short = self.agreement.exchange(self.state.step, *flags)
             if failed:
                 self.distributed.raise_on_all_ranks(self._failure())
             if short and not stop:
@@ -177,12 +179,12 @@ class Trainer:
         return f"the {self.state.step - durable} steps since step {durable}"
 
     def _due(self, every: int) -> bool:
-        """Every `every` steps, and at the end; 0 means only at the end."""
+        """Return True every `every` steps, and at the end; 0 means only at the end."""
         last = self.state.step == self.total_steps
         return last or (every > 0 and self.state.step % every == 0)
 
     def _should_stop(self) -> bool:
-        """Whether this rank was told to stop."""
+        """Return True if this rank was told to stop."""
         stop = self.stops.due(self.stream)
         if stop:
             self.writer.ending()
@@ -218,12 +220,16 @@ class Trainer:
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)
 
     def _parallel_step(self) -> AdversarialStep:
+        set_training_flags()
         networks = (self.state.generator, self.state.discriminator)
         if self.config.compile:
             options = compile_options(os.environ)
             for network in networks:
                 network.compile(**options)  # in place: names in the state stay as they are
-        generator, discriminator = map(self.distributed.parallel, networks)
+        compression = self.config.gradient_compression
+        generator, discriminator = (
+            self.distributed.parallel(network, compression) for network in networks
+        )
         step = AdversarialStep(
             self.config,
             self.state,
@@ -238,7 +244,8 @@ class Trainer:
         return step
 
     def _open_supply(self) -> Supply:
-        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step)
+        steps = 2 * self.agreement.every
+        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step, steps)
         return Supply(needs, self.distributed, self.agreement, self.stops.is_asked_for)
 
     def _open_stream(self) -> BatchStream:
@@ -249,9 +256,10 @@ class Trainer:
         per_step = self.config.grad_accumulation_steps
         numbers = range(self.state.step * per_step, self.total_steps * per_step)
         workers = self.distributed.loader_workers(self.config.num_workers)
-        # Two steps: what one rank knows is known to all two steps later (Agreement).
+        # What one rank knows is known to all two exchanges later.
+        ahead = 2 * self.agreement.every * per_step
         return BatchStream(
-            micro_batches, numbers, self.distributed.device, workers, look_ahead=2 * per_step
+            micro_batches, numbers, self.distributed.device, workers, look_ahead=ahead
         )
 
     def _open_log(self) -> RunLog:

@@ -136,7 +136,7 @@ class LocalCluster:
         self._wait_for(lambda: self._answers("sinfo"), [controller])
 
     def skip_requeue_wait(self, job_id: int | str) -> None:
-        """Let a requeued job start now: SLURM holds it back for two minutes."""
+        """Start a requeued job now: SLURM holds it back for two minutes."""
         self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
     def __enter__(self) -> Self:
@@ -250,7 +250,7 @@ class LocalCluster:
 
 
 def use_local_cluster(folder: Path = DEFAULT_FOLDER) -> None:
-    """Let SLURM's programs talk to the cluster in `folder` if it runs and no other is known."""
+    """Point SLURM's programs at the cluster in `folder` if it runs and no other is known."""
     cluster = LocalCluster(folder)
     if "SLURM_CONF" in os.environ or SYSTEM_CONFIGURATION.exists() or not cluster.is_running():
         return

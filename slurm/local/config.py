@@ -1,4 +1,4 @@
-"""How the daemons of a cluster on one machine (`local_cluster.py`) are configured, and why so.
+"""Configuration of the daemons of a cluster on one machine (`cluster.py`), with the reasons.
 
 Names and meanings are those of the manual pages slurm.conf(5), slurmdbd.conf(5), gres.conf(5),
 munged(8) and mariadbd(8).

@@ -52,6 +52,26 @@ def test_the_step_benchmark_compares_at_the_best_classic_batch():
     assert figures["classic_batch_size"] in (1, 3)
 
 
+def test_an_encoder_is_measured_beside_the_u_net():
+    options = StepOptions(
+        batch_size=1,
+        image_size=64,
+        width=4,
+        rounds=1,
+        seconds_per_turn=0.01,
+        encoder="efficientnet_lite0",
+    )
+    figures = step.measure(options, Distributed(num_threads=1))
+    for part in ("generator", "step"):
+        ratio = figures[f"unet_{part}_seconds"] / figures[f"encoder_{part}_seconds"]
+        assert figures[f"{part}_speedup_over_unet"] == pytest.approx(ratio)
+    kept = figures["encoder_saved_bytes_per_photograph"]
+    assert kept == figures["saved_bytes_per_photograph"] > figures["unet_parameters"]
+    in_8, in_16 = (figures[f"encoder_batch_in_{gib}_gib"] for gib in (8, 16))
+    assert (in_16 - in_8) * kept == pytest.approx(2**33, abs=kept)
+    assert in_8 * kept < 2**33
+
+
 @pytest.mark.parametrize("faster", ["linear layer", "1×1 convolution"])
 def test_the_step_is_held_against_the_faster_of_two_libraries(monkeypatch, faster):
     def timings(sides, *options):
@@ -68,7 +88,7 @@ def test_the_step_is_held_against_the_faster_of_two_libraries(monkeypatch, faste
 
 
 def test_both_libraries_compute_the_same_product():
-    products, operations = step._matmuls(CPU, torch.float32)
+    products, operations = step.matmuls(CPU, torch.float32)
     results = [product() for product in products.values()]
     linear, convolution = (torch.as_tensor(result) for result in results)
     side = linear.shape[0]
@@ -92,7 +112,7 @@ def test_what_autograd_keeps_is_counted_once_and_until_it_is_let_go():
 def test_a_photograph_takes_as_much_more_in_every_batch_and_less_in_bf16():
     def build(batch_size: int, precision: str = "no"):
         options = StepOptions(batch_size=batch_size, image_size=64, width=4)
-        return step._our_step(options, precision, CPU)
+        return step.our_step(options, precision, CPU)
 
     one = saved_bytes_per_photograph(build)
     assert kept_bytes(build(5)) - kept_bytes(build(3)) == pytest.approx(2 * one, rel=0.01)
@@ -102,7 +122,7 @@ def test_a_photograph_takes_as_much_more_in_every_batch_and_less_in_bf16():
 def test_a_step_counts_the_operations_of_both_networks():
     def flops(batch_size: int) -> int:
         options = StepOptions(batch_size=batch_size, image_size=64, width=4)
-        return step._flops(step._our_step(options, "no", CPU))
+        return step.flops_of(step.our_step(options, "no", CPU))
 
     assert flops(2) > 0
     assert flops(4) == pytest.approx(2 * flops(2), rel=0.01)

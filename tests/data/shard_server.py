@@ -1,42 +1,27 @@
 """A real HTTP server on loopback over a folder of shards, which counts and misbehaves on demand."""
 
-import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from tests.web_server import LoopbackServer
 
-class ShardServer(ThreadingHTTPServer):
+
+class ShardServer(LoopbackServer):
     """Serves `folder`; a request for a name takes the next of `faults[name]`, if any is left."""
 
-    daemon_threads = True
-
     def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.folder = folder
         self.asked: Counter[str] = Counter()  # requests by name
         self.queries: set[str] = set()
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     @property
     def tars(self) -> dict[str, int]:
         """How often each tar was asked for."""
         return {name: count for name, count in self.asked.items() if name.endswith(".tar")}
-
-    def __enter__(self) -> "ShardServer":
-        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self.shutdown()
-        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

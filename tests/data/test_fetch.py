@@ -87,8 +87,8 @@ def test_credentials_that_are_missing_are_named(store, credentials, monkeypatch,
 @pytest.mark.parametrize(
     ("url", "package", "wanted"),
     [
-        ("s3://bucket/x", "s3fs", "'pix2pix[s3]'"),
-        ("gs://bucket/x", "gcsfs", "'pix2pix[gs]'"),
+        ("s3://bucket/x", "s3fs", "-e '.[s3]'"),
+        ("gs://bucket/x", "gcsfs", "-e '.[gs]'"),
         ("az://container/x", "adlfs", "adlfs"),
         ("hf://datasets/owner/name/x", "huggingface_hub", "huggingface_hub"),
     ],

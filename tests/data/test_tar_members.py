@@ -6,18 +6,7 @@ import pytest
 
 from data_prep.photos import MAX_BYTES
 from pix2pix.data.tar_members import DamagedTarError, Member, is_header, members
-
-END = bytes(1024)
-FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-
-
-def member(name: str, data: bytes = b"", kind: int = tarfile.GNU_FORMAT, **fields) -> bytes:
-    """Header, data, padding."""
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info.tobuf(kind) + data + bytes(-len(data) % 512)
+from tests.tars import END, FORMATS, member, signed, write_huge
 
 
 def scan(tmp_path: Path, data: bytes) -> list[Member]:
@@ -25,12 +14,6 @@ def scan(tmp_path: Path, data: bytes) -> list[Member]:
     path.write_bytes(data)
     with path.open("rb") as file:
         return list(members(file.fileno()))
-
-
-def signed(header: bytes) -> bytes:
-    """A header, with its checksum put right."""
-    total = sum(header) - sum(header[148:156]) + 8 * 32
-    return header[:148] + b"%06o\0 " % total + header[156:]
 
 
 @pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
@@ -60,15 +43,8 @@ def test_names_and_links_of_any_length_are_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["gnu", "pax"])
 def test_members_beyond_8_gib_are_passed_over(tmp_path: Path, kind: str) -> None:
-    size = 2**33 + 100
     path = tmp_path / "x.tar"
-    info = tarfile.TarInfo("large.jpg")
-    info.size = size
-    header = info.tobuf(FORMATS[kind])
-    with path.open("wb") as file:  # mostly a hole
-        file.write(header)
-        file.seek(len(header) + size + -size % 512)
-        file.write(member("small.jpg", b"12") + END)
+    size = write_huge(path, kind)
     with path.open("rb") as file:
         found = [(m.name, m.size) for m in members(file.fileno())]
     assert found == [(b"large.jpg", size), (b"small.jpg", 2)]

@@ -17,6 +17,7 @@ from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
 from tests.photographs import write_folder
 from tests.shard_runs import contents
+from tests.tars import END, FORMATS, member, signed, write_huge
 
 NAMES = [
     "a.jpg",
@@ -243,7 +244,7 @@ def zip_with(path: Path, changes: dict[int, bytes], signature: bytes, data: byte
     return ZipSource(path)
 
 
-DIRECTORY, LOCAL, END = b"PK\1\2", b"PK\3\4", b"PK\5\6"
+DIRECTORY, LOCAL, ZIP_END = b"PK\1\2", b"PK\3\4", b"PK\5\6"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ DIRECTORY, LOCAL, END = b"PK\1\2", b"PK\3\4", b"PK\5\6"
         ({24: b"\xff\xff\xff\x7f"}, DIRECTORY, "too_many_bytes"),  # claims 2 GB
         ({24: b"\1\0\0\0"}, DIRECTORY, "damaged"),  # claims a byte
         ({42: b"\xff\xff\xff\x7f"}, DIRECTORY, "damaged"),  # lies far behind the end
-        ({16: b"\xff"}, END, "damaged"),  # where the directory is: members lie before the start
+        ({16: b"\xff"}, ZIP_END, "damaged"),  # where the directory is: members lie before the start
         ({0: b"XX"}, LOCAL, "damaged"),
         ({35: b"\xff" * 8}, LOCAL, "damaged"),  # the compressed bytes
         ({26: b"\xff\xff"}, LOCAL, "damaged"),  # a name that ends beyond the archive
@@ -409,19 +410,6 @@ def test_damage_anywhere_is_told(tmp_path: Path, pack) -> None:
     }
 
 
-END = bytes(1024)
-FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-
-
-def member(name: str, data: bytes = b"", kind: int = tarfile.GNU_FORMAT, **fields) -> bytes:
-    """Header, data, padding."""
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info.tobuf(kind) + data + bytes(-len(data) % 512)
-
-
 def listed(tmp_path: Path, data: bytes) -> list[tuple[str, int]]:
     """Names and sizes of the photographs of a tar, which can all be read."""
     (tmp_path / "x.tar").write_bytes(data)
@@ -429,12 +417,6 @@ def listed(tmp_path: Path, data: bytes) -> list[tuple[str, int]]:
     photos = source.list_photos()
     assert [len(source.read(photo)) for photo in photos] == [photo.size for photo in photos]
     return [(photo.name, photo.size) for photo in photos]
-
-
-def signed(header: bytes) -> bytes:
-    """A header, with its checksum put right."""
-    total = sum(header) - sum(header[148:156]) + 8 * 32
-    return header[:148] + b"%06o\0 " % total + header[156:]
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -448,15 +430,8 @@ def test_names_and_links_in_a_tar_may_have_any_length(tmp_path: Path, kind: int)
 
 @pytest.mark.parametrize("kind", ["gnu", "pax"])
 def test_members_beyond_8_gib_are_passed_over(tmp_path: Path, kind: str) -> None:
-    size = 2**33 + 100
     path = tmp_path / "x.tar"
-    info = tarfile.TarInfo("large.jpg")
-    info.size = size
-    header = info.tobuf(FORMATS[kind])
-    with path.open("wb") as file:  # mostly a hole
-        file.write(header)
-        file.seek(len(header) + size + -size % 512)
-        file.write(member("small.jpg", b"12") + END)
+    size = write_huge(path, kind)
     source = TarSource(path)
     assert [(p.name, p.size) for p in source.list_photos()] == [
         ("large.jpg", size),

@@ -8,7 +8,6 @@ from pix2pix.model.networks import (
     PatchDiscriminator,
     UNetGenerator,
     initialize,
-    receptive_field,
 )
 
 
@@ -116,12 +115,8 @@ def test_discriminator_gives_30x30_logits_at_256_px(norm):
     assert logits.shape == (1, 1, 30, 30)
 
 
-def test_receptive_field_of_1_to_5_layers():
-    assert [receptive_field(layers) for layers in range(1, 6)] == [16, 34, 70, 142, 286]
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_one_logit_sees_exactly_its_receptive_field(layers):
+@pytest.mark.parametrize(("layers", "side"), [(1, 16), (2, 34), (3, 70)])
+def test_one_logit_sees_exactly_its_receptive_field(layers, side):
     # No norm: its statistics would let a logit see the whole picture.
     discriminator = PatchDiscriminator(2, width=2, num_layers=layers)
     initialize(discriminator, seeded())
@@ -132,7 +127,6 @@ def test_one_logit_sees_exactly_its_receptive_field(layers):
     logits = discriminator(torch.zeros(1, 1, 256, 256), image)
     logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()
     rows, columns = image.grad[0, 0].nonzero().unbind(dim=1)
-    side = receptive_field(layers)
     assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (side, side)
 
 

@@ -20,7 +20,14 @@ from pix2pix.run.state import EMA_NAME
 from pix2pix.run.weights import load_generator, newest_checkpoint
 from pix2pix.training.trainer import Trainer
 from tests.ranks import run_ranks
-from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
+from tests.small_training import (
+    error_at_start,
+    error_of,
+    fit,
+    tensor_digests,
+    tiny_config,
+    trainer_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +82,6 @@ def output_of_start(config):
     with contextlib.redirect_stdout(io.StringIO()) as output:
         trainer_of(config)
     return output.getvalue()
-
-
-def message_of(work):
-    """The UserError that `work` raises."""
-    try:
-        work()
-    except UserError as error:
-        return str(error)
-    return "no error"
-
-
-def message_of_start(config):
-    return message_of(lambda: trainer_of(config))
 
 
 def flip_bit(path: Path) -> None:
@@ -188,7 +182,7 @@ def test_without_any_complete_checkpoint_it_does_not_start_over_silently(
 ):
     run = copy_of(saved, tmp_path)
     (run / "checkpoints/step_000000004/.metadata").unlink()
-    messages = run_ranks(message_of_start, 2, tiny_config(tiny_shards, run))
+    messages = run_ranks(error_at_start, 2, tiny_config(tiny_shards, run))
     assert messages[0] == messages[1]
     assert "no checkpoint" in messages[0]
     assert "start again from step 0" in messages[0]
@@ -239,7 +233,7 @@ def message_of_fit_without_room(config):
     trainer = trainer_of(config)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing more is an error: EFBIG
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-    return message_of(trainer.fit)
+    return error_of(trainer.fit)
 
 
 def test_a_read_only_folder_is_a_clear_error_before_and_during_a_training(
@@ -260,11 +254,11 @@ def test_a_read_only_folder_is_a_clear_error_before_and_during_a_training(
 def messages_where_the_folder_is_read_only(config, folder):
     give_up_privileges()
     folder.chmod(0o555)
-    before = message_of(lambda: trainer_of(config))
+    before = error_at_start(config)
     folder.chmod(0o755)
     trainer = trainer_of(config)
     folder.chmod(0o555)
-    return before, message_of(trainer.fit)
+    return before, error_of(trainer.fit)
 
 
 def give_up_privileges() -> None:

@@ -7,38 +7,13 @@ import torch
 from torch import nn
 
 from pix2pix.errors import UserError
-from pix2pix.run.distributed import Agreement, Distributed
+from pix2pix.run.distributed import Distributed
 from pix2pix.system.machine import num_cores
 from tests.ranks import run_ranks
 
 
 def distributed():
     return Distributed(timeout_minutes=1, num_threads=1)
-
-
-def exchange_flags():
-    me = distributed()
-    agreement = Agreement(me)
-    return [agreement.exchange(step == 2 and me.rank == 1, step == 4) for step in range(6)]
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_a_flag_of_one_rank_is_known_to_all_one_step_later(world_size):
-    for told in run_ranks(exchange_flags, world_size):
-        assert told == [
-            (False, False),
-            (False, False),
-            (False, False),
-            (True, False),
-            (False, False),
-            (False, True),
-        ]
-
-
-def test_a_single_process_agrees_with_itself_in_the_same_rhythm():
-    told = run_ranks(exchange_flags, 1)[0]
-    assert told[3] == (False, False)
-    assert told[5] == (False, True)
 
 
 def work_of_main(kind):
@@ -114,6 +89,50 @@ def gradient_of_ranks():
 
 def test_backward_averages_gradients_over_ranks():
     assert run_ranks(gradient_of_ranks, 3) == [2.0] * 3
+
+
+def gradients(how, accumulate):
+    """Gradients of three layers, in several buckets, after steps that set them to None."""
+    me = distributed()
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(nn.Linear(7, 7) for _ in range(3)))
+    if how == "torch's defaults":
+        wrapped = nn.parallel.DistributedDataParallel(layers)
+    else:
+        wrapped = me.parallel(layers, how)
+    optimizer = torch.optim.Adam(layers.parameters(), lr=1e-2, fused=True)
+    for step in range(4):
+        inputs = torch.randn(5, 7, generator=torch.Generator().manual_seed(9 * step + me.rank))
+        if accumulate:
+            with wrapped.no_sync():
+                wrapped(inputs).square().mean().backward()
+        wrapped(inputs.flip(0)).square().mean().backward()
+        found = [parameter.grad.clone() for parameter in layers.parameters()]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    views = wrapped.gradient_as_bucket_view
+    return views, [g.tolist() for g in found], [p.tolist() for p in layers.parameters()]
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_gradients_as_views_of_buckets_are_those_of_torchs_defaults_to_the_bit(accumulate):
+    expected = run_ranks(gradients, 2, "torch's defaults", accumulate)
+    found = run_ranks(gradients, 2, "none", accumulate)
+    assert [views for views, *_ in (*expected, *found)] == [False, False, True, True]
+    assert [values for _, *values in found] == [values for _, *values in expected]
+
+
+def test_compressed_gradients_are_rounded_to_bf16_and_alike_on_all_ranks():
+    first, second = run_ranks(gradients, 2, "bf16", False)
+    assert first == second
+    sent = torch.cat([torch.tensor(values).flatten() for values in first[1]])
+    exact = torch.cat(
+        [torch.tensor(v).flatten() for v in run_ranks(gradients, 2, "none", False)[0][1]]
+    )
+    assert torch.equal(sent, sent.bfloat16().float())
+    assert not torch.equal(sent, exact)
+    # 2^-8 of each rank's part and of the sum; parts of either sign may cancel.
+    assert torch.allclose(sent, exact, rtol=0.1, atol=2e-3)
 
 
 def threads_when_told(told):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from pix2pix.errors import LostProcessError
 from pix2pix.run.distributed import Distributed
 from tests.chaos.ranks import Ranks
-from tests.ranks import _free_port, run_ranks
+from tests.ranks import free_port, run_ranks
 from tests.training.test_launcher import TINY
 
 TIMEOUT_SECONDS = 6
@@ -71,7 +71,7 @@ def test_a_process_that_dies_ends_the_others_at_once(tmp_path, tiny_shards):
 def start_alone():
     """Rank 0 of two whose other is never started."""
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     try:
         Distributed(timeout_minutes=1 / 60, num_threads=1)
     except LostProcessError as error:

