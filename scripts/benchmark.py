@@ -51,8 +51,9 @@ def loader(options: LoaderOptions, output: Output) -> None:
         report("loader", simulate(options), output)
         return
     from pix2pix.benchmark.loader import measure
+    from pix2pix.benchmark.loader_remote import remote_figures
 
-    report("loader", measure(options), output)
+    report("loader", {**measure(options), **remote_figures(options)}, output)
 
 
 def prep(options: PrepOptions, output: Output) -> None:

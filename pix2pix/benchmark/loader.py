@@ -22,7 +22,6 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.classic_loader import ImageFolder
 from pix2pix.benchmark.loader_indexed import decode_square, index, pack, pictures_of
-from pix2pix.benchmark.loader_remote import remote_figures
 from pix2pix.benchmark.options import LoaderOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
@@ -68,11 +67,9 @@ def measure(options: LoaderOptions) -> Figures:
             for name, side_of in sides.items():
                 seconds[name].append(side_of())
         decode_per_gb = _decode_seconds_per_gb(pairs)
-        remote = remote_figures(options, photos, Path(folder))
     timings = {name: Timing(tuple(values)) for name, values in seconds.items()}
     return {
         **_figures(timings),
-        **remote,
         "decode_cpu_seconds_per_gb": decode_per_gb,
         "num_workers": workers,
         "batch_size": options.batch_size,

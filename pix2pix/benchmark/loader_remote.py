@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.photos import FolderSource
 from pix2pix.benchmark.options import LoaderOptions
+from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.training import configure, quietly
 from pix2pix.data.cache import ShardCache
@@ -32,8 +34,16 @@ _STEPS = 24  # two to a window
 _IMAGE_SIZE = 64  # pixels: with width 8, a step takes 40 ms of a core
 
 
-def remote_figures(options: LoaderOptions, photos: Path, folder: Path) -> Figures:
+def remote_figures(options: LoaderOptions) -> Figures:
     """Measure shares of time waited for data, in %, and CPU seconds per GB fetched."""
+    with TemporaryDirectory(prefix="remote-") as folder:
+        return _remote_figures(options, Path(folder))
+
+
+def _remote_figures(options: LoaderOptions, folder: Path) -> Figures:
+    photos = options.photos or folder / "photos"
+    if options.photos is None:
+        write_photographs(photos, _MOST_PHOTOS)
     shards = _make_shards(photos, folder)
     split = open_split(shards, "train")
     shares: dict[str, list[float]] = {"folder": [], "http": []}
