@@ -35,7 +35,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": _TIFF,
 }
 COMPARISON_SIDE = 1920  # pixels; two fit on a 4K screen, and into a WebP
-SAVED_AS_8_BITS = "its 16 bits per channel are saved as 8, which is all that the format has"
+SAVED_AS_8_BITS = "more than 8 bits per channel are saved as 8, which is all that the format has"
 
 _NUMBERS = count()
 # Files on their way; machine and process tell whether whoever wrote one still does.
