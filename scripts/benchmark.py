@@ -44,7 +44,10 @@ def loader(options: LoaderOptions, output: Output) -> None:
 
     if options.simulate_ranks is not None:
         from pix2pix.benchmark.loader_ranks import simulate
+        from pix2pix.errors import UserError
 
+        if output.plot is not None:
+            raise UserError("--plot draws no simulation; leave out --plot or --simulate_ranks")
         report("loader", simulate(options), output)
         return
     from pix2pix.benchmark.loader import measure

@@ -1,5 +1,7 @@
 """What a training reports: scalars, failed steps, sample pictures, evaluations on val."""
 
+import time
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 
@@ -19,7 +21,7 @@ from pix2pix.run.distributed import Distributed
 from pix2pix.run.state import TrainState
 from pix2pix.training.advice import SlowSteps
 from pix2pix.training.log import RunLog, peak_memory_gib
-from pix2pix.training.watch import FailedStep, MeanWindow
+from pix2pix.training.watch import Closed, FailedStep, MeanWindow
 
 NUM_SAMPLE_PICTURES = 8
 
@@ -48,6 +50,7 @@ class Reports:
         self.validation = validation
         self.log = log
         self.window = MeanWindow(stream)
+        self._under_way: deque[tuple[int, float, Closed, dict[str, float]]] = deque()
         self._last = config.total_steps or 0
         steps_left = self._last - state.step
         self._slow_steps = SlowSteps(config, distributed.device.type == "cpu", steps_left)
@@ -65,20 +68,32 @@ class Reports:
             self.log.line(wrap(failed.described(keys)))
 
     def scalars(self, fetched: Mapping[str, float]) -> None:
-        """Log the means of the window on all ranks, and `fetched`; start a new window."""
+        """Close the window of the means on all ranks; `write_scalars` logs them with `fetched`."""
         step, config = self.state.step, self.config
-        values, steps_per_second = self.window.close(self.distributed)
-        values["optimizer/learning_rate"] = config.learning_rate_at(step - 1)
-        values["speed/samples_per_second"] = steps_per_second * config.global_batch
-        values |= fetched
-        values["memory/peak_gib"] = peak_memory_gib(self.distributed.device)
-        with self.window.timed("logging"):
-            self.log.scalars(step, values)
-        l1, real, fake = (
-            values[tag] for tag in ("loss/generator_l1", "discriminator/real", "discriminator/fake")
-        )
-        waited = values["speed/share_waited_for_data"]
-        self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}, data {waited:.0%}")
+        known = {
+            "optimizer/learning_rate": config.learning_rate_at(step - 1),
+            **fetched,
+            "memory/peak_gib": peak_memory_gib(self.distributed.device),
+        }
+        closed = self.window.close(self.distributed)
+        known["speed/samples_per_second"] = closed.steps_per_second * config.global_batch
+        self._under_way.append((step, time.time(), closed, known))
+        self.write_scalars()
+
+    def write_scalars(self, wait: bool = False) -> None:
+        """Log the means that have arrived from the device, each at the step that it belongs to.
+
+        wait: whether to wait for all of them.
+        """
+        while self._under_way and (wait or self._under_way[0][2].values.are_here):
+            step, at, closed, known = self._under_way.popleft()
+            values = closed.means() | known
+            with self.window.timed("logging"):
+                self.log.scalars(step, values, at)
+            tags = ("loss/generator_l1", "discriminator/real", "discriminator/fake")
+            l1, real, fake = (values[tag] for tag in tags)
+            waited = values["speed/share_waited_for_data"]
+            self.log.postfix(f"L1 {l1:.3f}, D {real:.2f}/{fake:.2f}, data {waited:.0%}")
 
     def sample_pictures(self) -> None:
         """Draw fixed photographs, gray | colorized | truth; rank 0 alone, no collective inside."""

@@ -140,11 +140,12 @@ class Trainer:
             metrics = self.step([self.stream.next() for _ in range(num_micro_batches)])
             window.add(metrics)
             self.numbers.add(self.state.step, metrics)
-            self._log_failed_steps()
+            self._log_arrived()
             lacks = self.supply.lacks_soon(self.state.step)
             flags = self._should_stop(), bool(self._failure()), lacks
             stop, failed, short = self.agreement.exchange(self.state.step, *flags)
             if failed:
+                self._log_arrived(wait=True)
                 self.distributed.raise_on_all_ranks(self._failure())
             if short and not stop:
                 self.stream.seconds_waited += self.supply.wait_for_step(self.state.step)
@@ -198,9 +199,11 @@ class Trainer:
         """Return what this rank knows that must end the training, without another checkpoint."""
         return self.stream.broken or self.supply.failure or self.numbers.failure or self.writer.lost
 
-    def _log_failed_steps(self, wait: bool = False) -> None:
+    def _log_arrived(self, wait: bool = False) -> None:
+        """Log failed steps and means that have arrived from the device; wait: for all of them."""
         for failed in self.numbers.failed(wait):
             self.reports.failed_step(failed)
+        self.reports.write_scalars(wait)
 
     def _evaluate(self) -> None:
         if self.validation is None:
@@ -213,12 +216,12 @@ class Trainer:
 
     def _save_unless_failing(self) -> None:
         """Save, but let no training that may be diverging push out the last good checkpoint."""
-        self._log_failed_steps(wait=True)
+        self._log_arrived(wait=True)
         if self.numbers.in_a_row == 0:
             self._save()
 
     def _save(self) -> None:
-        self._log_failed_steps(wait=True)
+        self._log_arrived(wait=True)
         self.distributed.raise_on_all_ranks(self._failure())  # never save what it has touched
         self.saved_step = self.state.step
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)

@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from torch.distributed.checkpoint import FileSystemReader
 
 from pix2pix.errors import UserError
 from pix2pix.run import checkpoint_files as files
@@ -56,6 +57,39 @@ def test_saved_on_2_ranks_it_loads_bit_equal_on(saved, tiny_shards, world_size):
     for step, found in run_ranks(restored_digests, world_size, tiny_config(tiny_shards, run)):
         assert step == 4
         assert found == digests
+
+
+def bytes_read_by_a_restore(config):
+    """(of them for checksums, of them into the state) of this rank, and the state's digests."""
+    counts = {"sums": 0, "state": 0}
+    sum_of, read_data = files._sum_of, FileSystemReader.read_data
+
+    def counted_sum(path):
+        counts["sums"] += path.stat().st_size
+        return sum_of(path)
+
+    def counted_read(reader, plan, planner):
+        paths = {reader.storage_data[item.storage_index].relative_path for item in plan.items}
+        counts["state"] += sum((reader.path / path).stat().st_size for path in paths)
+        return read_data(reader, plan, planner)
+
+    files._sum_of, FileSystemReader.read_data = counted_sum, counted_read
+    _, digests = restored_digests(config)
+    return counts["sums"], counts["state"], digests
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_resume_reads_a_checkpoint_once_for_its_checksums_and_once_for_all_ranks(
+    saved, tiny_shards, world_size
+):
+    run, digests = saved
+    checkpoint = run / "checkpoints" / "step_000000004"
+    shares = sum(path.stat().st_size for path in checkpoint.glob("*.distcp"))
+    every = shares + (checkpoint / ".metadata").stat().st_size
+    found = run_ranks(bytes_read_by_a_restore, world_size, tiny_config(tiny_shards, run))
+    assert sum(sums for sums, *_ in found) == every
+    assert [state for _, state, _ in found] == [shares] + [0] * (world_size - 1)
+    assert [mine for *_, mine in found] == [digests] * world_size
 
 
 def test_each_rank_writes_about_its_share(saved):
