@@ -2,19 +2,23 @@
 
 import math
 import multiprocessing
+import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from io import BytesIO
 from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data_prep.found_shard import MEASURED_SIDE
 from data_prep.pairs import JPEG_QUALITY
 from data_prep.photos import Photo, Source
+from pix2pix.data.tar_members import members
 from pix2pix.photos.photo import luma, open_photo, open_reduced
 from pix2pix.photos.resize import HEADROOM, picture_size, resize
 from pix2pix.system.machine import keep_freed_memory
@@ -58,6 +62,26 @@ def encode_pair(file: bytes, short_side: int) -> tuple[bytes, bytes]:
     photo.load()
     color = resize(photo, size)
     return _encode(luma(color)), _encode(color)
+
+
+def read_and_decode(paths: Sequence[Path]) -> int:
+    """Read the tars front to back, decode their pictures at a fraction; return how many."""
+    keep_freed_memory()
+    count = 0
+    for path in paths:
+        for picture in pictures_in(path):
+            photo = Image.open(BytesIO(picture))
+            photo.draft("RGB", (MEASURED_SIDE, MEASURED_SIDE))
+            photo.load()
+            count += 1
+    return count
+
+
+def pictures_in(tar: Path) -> Iterator[bytes]:
+    """Return the members of a tar, one after the other."""
+    with tar.open("rb", buffering=0) as file:
+        for member in members(file.fileno()):
+            yield os.pread(file.fileno(), member.size, member.offset)
 
 
 def psnr_of_path(files: Sequence[bytes], short_side: int) -> float:

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -18,14 +17,12 @@ from statistics import median
 
 from PIL import Image
 
-from data_prep.found_shard import MEASURED_SIDE
 from data_prep.index_shards import IndexShardsOptions, index_shards
 from data_prep.photos import FolderSource
+from pix2pix.benchmark.codecs import pictures_in, read_and_decode
 from pix2pix.benchmark.report import Figures, spread
 from pix2pix.benchmark.training import quietly
-from pix2pix.data.tar_members import members
 from pix2pix.photos.resize import HEADROOM, picture_size, resize
-from pix2pix.system.machine import keep_freed_memory
 
 _MOST_PHOTOS = 1000  # different ones
 _TARS = 8
@@ -56,13 +53,7 @@ def index(tars: Path, out: Path, num_workers: int) -> None:
 
 def pictures_of(tars: Path) -> list[bytes]:
     """Return the pictures of all tars of a folder."""
-    return [picture for path in sorted(tars.iterdir()) for picture in _pictures_in(path)]
-
-
-def _pictures_in(tar: Path) -> Iterator[bytes]:
-    with tar.open("rb", buffering=0) as file:
-        for member in members(file.fileno()):
-            yield os.pread(file.fileno(), member.size, member.offset)
+    return [picture for path in sorted(tars.iterdir()) for picture in pictures_in(path)]
 
 
 def decode_square(picture: bytes, short_side: int, side: int) -> None:
@@ -116,16 +107,3 @@ def _decode_all(tars: Path, out: Path, num_workers: int) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, context) as pool:
         list(pool.map(read_and_decode, [[path] for path in paths]))
-
-
-def read_and_decode(paths: Sequence[Path]) -> int:
-    """Read the tars front to back, decode their pictures at a fraction; return how many."""
-    keep_freed_memory()
-    count = 0
-    for path in paths:
-        for picture in _pictures_in(path):
-            photo = Image.open(BytesIO(picture))
-            photo.draft("RGB", (MEASURED_SIDE, MEASURED_SIDE))
-            photo.load()
-            count += 1
-    return count

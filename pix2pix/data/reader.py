@@ -21,6 +21,8 @@ from pix2pix.system.reading import PatientFile, patiently
 # Fewer than most systems let a process open (1,024). To open one again takes 10 µs here, and on a
 # shared file system a question to its server; an index stays for good.
 OPEN_FILES = 512
+# Of shards in a cache: one that leaves it holds its room until it is closed. About a window.
+OPEN_CACHED = 16
 
 Square = NDArray[np.uint8]  # [side, side, 1 or 3]
 
@@ -39,9 +41,10 @@ class ShardReader:
         self._indexes: dict[int, ShardIndex] = {}
         self._paths: dict[int, Path | None] = {}  # None: of the cache
         self._files = _OpenFiles(OPEN_FILES)
+        self._cached: dict[int, PatientFile] = {}  # the one used last is the last
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_indexes": {}}  # mapped files are of one process
+        return self.__dict__ | {"_indexes": {}, "_cached": {}}  # files are of one process
 
     @property
     def sample_counts(self) -> tuple[int, ...]:
@@ -143,8 +146,13 @@ class ShardReader:
         if shard not in self._paths:
             self._paths[shard] = None if data.is_cached(entry) else data.tar(entry)
         path = self._paths[shard]
-        # A file of the cache may leave it: kept open, it would hold its room.
-        return _open(data.tar(entry)) if path is None else self._files.open(path)
+        if path is not None:
+            return self._files.open(path)
+        file = self._cached.pop(shard, None) or _open(data.tar(entry))
+        self._cached[shard] = file
+        if len(self._cached) > OPEN_CACHED:
+            self._cached.pop(next(iter(self._cached))).close()
+        return file
 
     def _index(self, shard: int) -> ShardIndex:
         if shard not in self._indexes:

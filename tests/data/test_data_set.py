@@ -1,6 +1,7 @@
 """Promises of reading: pictures as others packed them, several data sets, an index read once."""
 
 import json
+import os
 import pickle
 import shutil
 from collections import Counter
@@ -35,6 +36,26 @@ def micro_batches_of(reader, tmp_path, batch=6, **changes):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("packed") / "indexed")
+
+
+def test_of_a_cache_few_shards_are_kept_open(tiny_shards, tmp_path, monkeypatch):
+    """A shard that leaves the cache holds its room for as long as a process has it open."""
+    monkeypatch.setattr("pix2pix.data.reader.OPEN_CACHED", 2)
+    data_sets = with_cache(reader_of(tiny_shards).data_sets, str(tmp_path / "cache"), 1)
+    reader = ShardReader(data_sets, 64)
+    plain = reader_of(tiny_shards)
+    for shard in [0, 1, 0, 2, 3, 4, 3, 0]:
+        expected = plain.square(shard, 1, 64, 0.5, 0.5)
+        found = reader.square(shard, 1, 64, 0.5, 0.5)
+        assert all(np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
+        assert len(open_files_in(tmp_path / "cache")) <= 2
+    assert len(pickle.dumps(reader)) > 0  # goes to loader workers without its files
+
+
+def open_files_in(folder):
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    targets = [os.readlink(link) for link in links if os.path.lexists(link)]
+    return [target for target in targets if target.startswith(str(folder))]
 
 
 def test_pictures_as_others_packed_them_make_batches(pictures, tmp_path):
