@@ -26,7 +26,7 @@ from pix2pix.system.urls import is_url
 
 # Color is measured at a short side from this to twice of it, about what preparation measures: the
 # noise of a gray scan has averaged out there, and decoding at a fraction costs less.
-_MEASURED_SIDE = 143  # pixels
+MEASURED_SIDE = 143  # pixels
 _TRIES = 3  # of a transfer that breaks
 _BLOCK = 2**20  # bytes read at a time
 COUNTED_BYTES = 2**16  # of a tar, for each call of `count`
@@ -179,10 +179,10 @@ def _judge(
     if prep.licenses is not None:
         _check_license(tar.read(metadata) if metadata else b"", prep.licenses)
     data = tar.read(picture)
-    photo, (width, height) = open_reduced(data, _MEASURED_SIDE)
+    photo, (width, height) = open_reduced(data, MEASURED_SIDE)
     if min(width, height) < prep.min_short_side:
         raise PhotoError("too_small", f"{width} x {height} pixels")
-    reduction = min(photo.size) // _MEASURED_SIDE
+    reduction = min(photo.size) // MEASURED_SIDE
     spread = chroma_spread(photo.reduce(reduction) if reduction > 1 else photo)
     if spread < prep.min_chroma:
         raise PhotoError("near_gray", f"chroma spread {spread:.1f} of 255")

@@ -5,7 +5,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_reduced
+from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_to_resize
 from pix2pix.photos.resize import HEADROOM, picture_size, resize
 
 JPEG_QUALITY = 95
@@ -46,14 +46,14 @@ def make_pair(data: bytes, settings: PairSettings) -> Pair:
 
     The gray is the luma of the *resized* color picture, so the two agree to the pixel: it is what
     a person's gray photograph of that size would be. Raises PhotoError, with the reason why not:
-    those of `open_reduced`, too_small, near_gray.
+    those of `open_to_resize`, too_small, near_gray.
     """
     notes: list[str] = []
-    photo, (width, height) = open_reduced(data, HEADROOM * settings.short_side, notes)
+    photo, (width, height), to_srgb = open_to_resize(data, HEADROOM * settings.short_side, notes)
     if min(width, height) < settings.min_short_side:
         message = f"{width} x {height} pixels; at least {settings.min_short_side} needed"
         raise PhotoError("too_small", message)
-    color = resize(photo, picture_size(width, height, settings.short_side))
+    color = to_srgb(resize(photo, picture_size(width, height, settings.short_side)))
     # Measured on the resized picture: there the noise of a gray scan has averaged out.
     spread = chroma_spread(color)
     if spread < settings.min_chroma:

@@ -18,8 +18,8 @@ DEFAULT_EPOCHS = 25
 # sees, and how it trains on them. (The content of the shards must match, too, by their manifest.)
 # Other fields may change: paths; how often something is logged or saved; the length of the run, of
 # which decay_start is a fraction; and what depends on the machine, because a run may move to other
-# GPUs: precision, compile, num_workers, and grad_accumulation_steps, although with BatchNorm that
-# changes the numbers, as the number of ranks does. init_from may change because it acts once,
+# GPUs: precision, compile, num_workers, gradient_compression, and grad_accumulation_steps, although
+# with BatchNorm that changes the numbers, as the number of ranks does. init_from acts once,
 # before step 0.
 # Each field has its first value here, which never changes, even if the default does. It is the
 # value of runs that began before the field existed, and the hash of a configuration leaves it out.
@@ -136,6 +136,9 @@ class TrainConfig:
     )
     grad_accumulation_steps: int = option(
         1, help="splits a rank's batch, saves memory", unit="micro-batches"
+    )
+    gradient_compression: Literal["none", "bf16"] = option(
+        "none", help="bf16: half the bytes between ranks, rounded"
     )
     compile: bool = option(False, help="torch.compile: slow start, then faster")
 

@@ -39,11 +39,21 @@ def end_to_end(options: EndToEndOptions, output: Output) -> None:
 
 
 def loader(options: LoaderOptions, output: Output) -> None:
-    """Measure the loader beside the decoder alone and beside a folder of pictures."""
-    from pix2pix.benchmark.loader import measure
+    """Measure the loader beside its decoders alone, from a folder, a cache, over HTTP."""
     from pix2pix.benchmark.report import report
 
-    report("loader", measure(options), output)
+    if options.simulate_ranks is not None:
+        from pix2pix.benchmark.loader_ranks import simulate
+        from pix2pix.errors import UserError
+
+        if output.plot is not None:
+            raise UserError("--plot draws no simulation; leave out --plot or --simulate_ranks")
+        report("loader", simulate(options), output)
+        return
+    from pix2pix.benchmark.loader import measure
+    from pix2pix.benchmark.loader_remote import remote_figures
+
+    report("loader", {**measure(options), **remote_figures(options)}, output)
 
 
 def prep(options: PrepOptions, output: Output) -> None:

@@ -15,10 +15,8 @@ from pix2pix.doctor.examine import CHECKS, examine
 from pix2pix.doctor.findings import Finding, Patient, fails
 from pix2pix.system.bounded import run_bounded
 from pix2pix.system.durable import publish_json
-from slurm.job import drop_submitit_handlers, telling_errors
+from slurm.job import in_job
 from slurm.process_group import Member, join
-from slurm.records import Records
-from slurm.snapshot import check_snapshot
 
 SUM = "all-reduce (job)"
 SUM_SECONDS = 180  # for all ranks to import torch, to meet and to add up
@@ -42,10 +40,7 @@ class DoctorJob:
 
         Returns 0 whatever was found: the table tells it, and other ranks go on.
         """
-        member, records = Member.of(os.environ), Records(self.folder)
-        drop_submitit_handlers(member)
-        with telling_errors(records, member):
-            check_snapshot(self.snapshot)
+        with in_job(self.folder, self.snapshot) as (member, _):
             rows = rows_folder(self.folder, member.attempt)
             rows.mkdir(parents=True, exist_ok=True)
             if member.local_rank == 0:

@@ -20,6 +20,7 @@ from pix2pix.doctor.examine import row_text, verdict
 from pix2pix.doctor.findings import Finding, fails
 from pix2pix.doctor.options import DoctorOptions
 from pix2pix.system.durable import publish_json
+from pix2pix.system.urls import absolute
 from slurm.doctor_job import DoctorJob, rows_folder
 from slurm.launch import Launch
 from slurm.options import ClusterOptions
@@ -51,6 +52,7 @@ def doctor_plan(
     cluster: ClusterOptions, out: Path, options: DoctorOptions
 ) -> tuple[Launch, DoctorJob]:
     """Return the job that examines its nodes, and prints the table when its ranks have ended."""
+    options = replace(options, shards=tuple(absolute(place) for place in options.shards))
     table = [sys.executable, "-m", "slurm.doctor_table", f"--folder={out}"]
     table += [f"--nodes={cluster.nodes}"] + ([f"--json={options.json}"] if options.json else [])
     launch = Launch(

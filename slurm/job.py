@@ -98,15 +98,25 @@ class EvaluateJob:
 
     def __call__(self) -> int:
         """Take part in the evaluation on this rank; rank 0 writes the report."""
-        member, records = Member.of(os.environ), Records(self.folder)
-        drop_submitit_handlers(member)
-        with telling_errors(records, member):
-            check_snapshot(self.snapshot)
+        with in_job(self.folder, self.snapshot) as (member, records):
             from pix2pix.evaluation.report import make_report
 
             with join(member, records.folder, COLLECTIVE_TIMEOUT_MINUTES) as distributed:
                 make_report(self.options, distributed)
         return 0
+
+
+@contextmanager
+def in_job(folder: Path, snapshot: Path | None) -> Iterator[tuple[Member, Records]]:
+    """Prepare this rank for the work of a job inside: signals, its code, where its errors go.
+
+    folder: of the records. snapshot: as of `TrainJob`.
+    """
+    member, records = Member.of(os.environ), Records(folder)
+    drop_submitit_handlers(member)
+    with telling_errors(records, member):
+        check_snapshot(snapshot)
+        yield member, records
 
 
 @contextmanager

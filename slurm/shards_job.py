@@ -1,6 +1,5 @@
 """Data preparation on many machines: the parts of an array, and the merge after them."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +11,9 @@ from data_prep.make_shards import MakeShardsOptions, make_shards
 from data_prep.merge_shards import MergeShardsOptions, merge_shards
 from pix2pix.cli.options import option
 from pix2pix.errors import UserError
-from slurm.job import drop_submitit_handlers, end_stopped, telling_errors
-from slurm.process_group import Member
+from slurm.job import end_stopped, in_job
 from slurm.records import Records, Stop
 from slurm.scheduler import ENDED, jobs
-from slurm.snapshot import check_snapshot
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,7 @@ class PartJob:
 
     def __call__(self) -> int:
         """Make the shards of this part. Returns 0 or, stopped, 75."""
-        member, records = Member.of(os.environ), Records(self.folder)
-        drop_submitit_handlers(member)
-        with telling_errors(records, member):
-            check_snapshot(self.snapshot)
+        with in_job(self.folder, self.snapshot) as (member, records):
             before = self._num_shards()
             try:
                 with _interrupted_by(signal.SIGUSR2, signal.SIGTERM):
@@ -75,10 +69,7 @@ class MergeJob:
 
     def __call__(self) -> int:
         """Write the manifest. A part that failed is an error, and there is none."""
-        member, records = Member.of(os.environ), Records(self.folder)
-        drop_submitit_handlers(member)
-        with telling_errors(records, member):
-            check_snapshot(self.snapshot)
+        with in_job(self.folder, self.snapshot) as (_, records):
             failed = failed_parts(records, self.array) if self.array else []
             if failed:
                 raise UserError(

@@ -27,6 +27,19 @@ CORE = (  # what a newcomer reads first
     "pix2pix/run/checkpoint.py",
     "pix2pix/run/distributed.py",
 )
+ONE_STEP = """
+import sys
+from pathlib import Path
+from pix2pix.config import TrainConfig
+from pix2pix.run.distributed import Distributed
+from pix2pix.training.trainer import Trainer
+
+shards, run = sys.argv[1:]
+small = dict(image_size=64, global_batch=4, generator_width=4, discriminator_width=4)
+config = TrainConfig(shards=(shards,), run_dir=Path(run), total_steps=1, num_workers=0, **small)
+Trainer(config, Distributed()).fit()
+print(*sys.modules)
+"""
 _NO_CODE = (
     tokenize.COMMENT,
     tokenize.NL,
@@ -53,8 +66,8 @@ def code_lines(path: Path) -> int:
     return len(lines)
 
 
-def loaded_by_a_training() -> list[Path]:
-    """Return our files that a plain training has loaded when it ends, `__init__.py` aside.
+def loaded_by_trainer() -> list[Path]:
+    """Return our files that the trainer has loaded after a plain training, `__init__.py` aside.
 
     One step on a folder of prepared shards, with pictures, an evaluation and a checkpoint. Batches
     are decoded in the process itself, so what a loader worker loads counts, too.
@@ -77,21 +90,6 @@ def loaded_by_a_training() -> list[Path]:
     return _files_of([name for name in modules if name.split(".")[0] in PRODUCT])
 
 
-ONE_STEP = """
-import sys
-from pathlib import Path
-from pix2pix.config import TrainConfig
-from pix2pix.run.distributed import Distributed
-from pix2pix.training.trainer import Trainer
-
-shards, run = sys.argv[1:]
-small = dict(image_size=64, global_batch=4, generator_width=4, discriminator_width=4)
-config = TrainConfig(shards=(shards,), run_dir=Path(run), total_steps=1, num_workers=0, **small)
-Trainer(config, Distributed()).fit()
-print(*sys.modules)
-"""
-
-
 def reached_by_trainer() -> list[Path]:
     """Return our files that a training can load: every import counts, within functions, too."""
     graph = grimp.build_graph("pix2pix", cache_dir=None)
@@ -105,12 +103,12 @@ def _files_of(modules: list[str]) -> list[Path]:
 
 
 def main() -> None:
-    """Print a line for the product, the core, what a training loads and could load, the tests."""
+    """Print a line for the product, the core, what the trainer loads and could load, the tests."""
     core = [ROOT / name for name in CORE]
     groups = {
         "product": [path for room in PRODUCT for path in (ROOT / room).rglob("*.py")],
         "core": core,
-        "loaded by a plain training": loaded_by_a_training(),
+        "loaded by the trainer": loaded_by_trainer(),
         "within reach of the trainer": reached_by_trainer(),
         "tests": [*(ROOT / "tests").rglob("*.py")],
     }

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from pix2pix.config import TrainConfig
+from pix2pix.errors import UserError
 from pix2pix.run.distributed import Distributed
 from pix2pix.training.trainer import Trainer
 
@@ -63,6 +65,19 @@ def fit(config: TrainConfig, stop_after: int | None = None) -> dict[str, Any]:
 def trainer_of(config: TrainConfig) -> Trainer:
     """This rank's trainer, its state restored; one thread, or tests would crowd each other."""
     return Trainer(config, Distributed(timeout_minutes=1, num_threads=1))
+
+
+def error_of(work: Callable[[], object]) -> str:
+    """The UserError that `work` raises, as a command line would print it."""
+    try:
+        work()
+    except UserError as error:
+        return str(error)
+    return "no error"
+
+
+def error_at_start(config: TrainConfig) -> str:
+    return error_of(lambda: trainer_of(config))
 
 
 def tensor_digests(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -32,6 +32,19 @@ LIGHT_MODULES = (
     "pix2pix.training.plan",
 )
 
+# Imported where they are needed: not by a training on prepared shards in a folder.
+SPECIAL = (
+    "pix2pix.data.cache",
+    "pix2pix.data.fetch",
+    "pix2pix.data.prefetch",
+    "pix2pix.data.tar_members",
+    "pix2pix.export.generator",
+    "pix2pix.model.encoder",
+    "pix2pix.photos.photo",
+    "pix2pix.photos.resize",
+    "pix2pix.run.weights",
+)
+
 MAX_FILE_LINES = 320
 MAX_LOOP_LINES = 40
 
@@ -53,6 +66,11 @@ def loaded_by(modules: list[str]) -> set[str]:
 def test_importing_what_needs_no_torch_loads_none():
     modules = [*LIGHT_MODULES, *(name for room in LIGHT_ROOMS for name in modules_below(room))]
     assert not {"torch", "torchvision", "accelerate"} & loaded_by(modules)
+
+
+def test_the_trainer_loads_nothing_that_only_special_trainings_need():
+    assert all((ROOT / f"{name.replace('.', '/')}.py").exists() for name in SPECIAL)
+    assert not set(SPECIAL) & loaded_by(["pix2pix.training.trainer"])
 
 
 def test_importing_the_package_is_light():

@@ -36,7 +36,8 @@ def test_flags_of_a_training_are_these():
         *["color_space", "norm", "dropout", "generator_width", "encoder", "encoder_weights"],
         *["encoder_rate", "encoder_frozen_steps", "discriminator_width"],
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
-        *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps", "compile"],
+        *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps"],
+        *["gradient_compression", "compile"],
         *["log_every", "sample_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"],
         "profile",
     ]
@@ -209,7 +210,7 @@ def test_identity_is_all_that_decides_the_numbers_of_a_step():
         *["shard_weights", "shards_cache", "shards_cache_gib"],  # weights: with the shards' digest
         *["collective_timeout_minutes", "max_skipped_steps"],
         *["total_steps", "epochs", "decay_start"],
-        *["precision", "grad_accumulation_steps", "compile"],
+        *["precision", "grad_accumulation_steps", "gradient_compression", "compile"],
         *["log_every", "sample_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"],
         "profile",
     }

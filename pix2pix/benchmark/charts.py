@@ -77,6 +77,19 @@ CHARTS = {
                 Bar("ours", "samples_per_second", "spread"),
                 Bar("decoder alone", "decode_bound_samples_per_second", "decode_bound_spread"),
                 Bar("folder of pictures", "classic_samples_per_second", "classic_spread"),
+                Bar("from a warm cache", "cached_samples_per_second", "cached_spread"),
+            ),
+        ),
+        Chart(
+            "photographs per second of tars that others made",
+            PHOTOS,
+            (
+                Bar("ours", "indexed_samples_per_second", "indexed_spread"),
+                Bar(
+                    "decode and resize alone",
+                    "indexed_bound_samples_per_second",
+                    "indexed_bound_spread",
+                ),
             ),
         ),
     ),

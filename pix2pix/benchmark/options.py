@@ -130,6 +130,19 @@ class LoaderOptions:
     batch_size: int = option(16, help="photographs per batch", unit="samples")
     num_batches: int = option(200, help="batches of a turn", unit="batches")
     rounds: int = option(5, help="how often each side has its turn")
+    simulate_ranks: tuple[int, ...] | None = option(
+        None, help="instead: one worker of one of so many ranks, such as 1,16,256"
+    )
+    simulate_shards: int = option(119, help="shards of that simulation; COCO has 119")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "rounds", "simulate_shards"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: give 1 or more")
+        if self.num_batches < 2:
+            raise UserError(f"--num_batches {self.num_batches}: give 2 or more")
+        if self.simulate_ranks is not None and min(self.simulate_ranks, default=0) < 1:
+            raise UserError("--simulate_ranks: give numbers from 1 on, such as 1,16,256")
 
 
 @dataclass(frozen=True)

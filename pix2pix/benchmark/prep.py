@@ -1,4 +1,4 @@
-"""Data preparation beside its codecs: rate, memory of a worker, picture quality.
+"""Data preparation beside its codecs: rate, memory of a worker, picture quality; indexing.
 
 The codecs work out of memory and into it; preparation reads, judges and writes durable shards.
 Both make as many pairs with as many processes, timed from call to return, and take turns.
@@ -27,6 +27,7 @@ from data_prep.photos import FolderSource, Photo, digest_photos
 from data_prep.shard_file import Prep, ShardTask, make_shard
 from data_prep.workers import work_in_parallel
 from pix2pix.benchmark.codecs import codec_rate, psnr_of_path
+from pix2pix.benchmark.loader_indexed import indexing_figures
 from pix2pix.benchmark.options import PrepOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import spread
@@ -56,6 +57,9 @@ def measure(options: PrepOptions) -> dict[str, float | int | str]:
         rates = _take_turns(bench, num_workers, options)
         psnr = psnr_of_path([source.read(photo) for photo in bench.photos], _SETTINGS.short_side)
         memory = bench.worker_memory()
+        indexing = indexing_figures(
+            source.root, Path(folder), num_workers, options.rounds, options.seconds_per_turn
+        )
     figures: dict[str, float | int | str] = {
         "photos": f"{options.photos or 'synthetic'}, {len(bench.photos)} different ones",
         "num_workers": num_workers,
@@ -68,8 +72,7 @@ def measure(options: PrepOptions) -> dict[str, float | int | str]:
         figures[f"{name}efficiency"] = pairs / bound
         figures[f"{name}spread"] = spread(rates["pairs", workers])
         figures[f"{name}codec_bound_spread"] = spread(rates["bound", workers])
-    figures |= {"worker_megabytes": memory / 1e6, "psnr_decibels": psnr}
-    return figures
+    return {**figures, **indexing, "worker_megabytes": memory / 1e6, "psnr_decibels": psnr}
 
 
 @dataclass(frozen=True)

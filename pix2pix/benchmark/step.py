@@ -18,6 +18,7 @@ from pix2pix.benchmark.rounds import take_turns
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch
 from pix2pix.model.generators import NO_ENCODER
+from pix2pix.run.devices import set_training_flags
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.state import TrainState, build_state
 from pix2pix.system.machine import keep_all_freed_memory
@@ -105,6 +106,7 @@ def _built(
         discriminator_width=options.width,
         total_steps=10**9,
     )
+    set_training_flags()
     state = build_state(config, device, fp16=precision == "fp16")
     if options.compile:
         state.generator.compile(**compiling)

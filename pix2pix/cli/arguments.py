@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fire
 from fire.decorators import SetParseFn
@@ -132,6 +132,27 @@ def from_file(
     """
     import yaml  # imported late: most commands read no file
 
+    given: dict[str, Given] = {}
+    for key, value in _yaml_pairs(path, what, section):
+        line = f"{path}:{key.start_mark.line + 1}:"
+        name = str(key.value).replace("-", "_")
+        if name not in flags:
+            raise UserError(f"{line} unknown setting {name}{_flag_hint(name, flags)}")
+        if name in given:
+            raise UserError(f"{line} {name} is given twice; give it once")
+        is_list = isinstance(value, yaml.SequenceNode)
+        items = value.value if is_list else [value]
+        if not all(isinstance(item, yaml.ScalarNode) for item in items):
+            raise UserError(f"{line} {name} takes a value, not a mapping of names to values")
+        texts = [item.value for item in items]
+        given[name] = Given(texts if is_list else texts[0], f"{line} {name}")
+    return given
+
+
+def _yaml_pairs(path: Path, what: str, section: str) -> list[tuple[Any, Any]]:
+    """Return the nodes of names and values of a YAML mapping, as `from_file` reads it."""
+    import yaml
+
     try:
         # Nodes instead of values keep every scalar as written, its line, and repeated keys.
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
@@ -147,24 +168,10 @@ def from_file(
             raise UserError(f"{what} {path} has no {section}{hint}")
         root = sections[section]
     if root is None:  # only comments
-        return {}
+        return []
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{what} {path} must hold `name: value` lines, one for each flag")
-    given: dict[str, Given] = {}
-    for key, value in root.value:
-        line = f"{path}:{key.start_mark.line + 1}:"
-        name = str(key.value).replace("-", "_")
-        if name not in flags:
-            raise UserError(f"{line} unknown setting {name}{_flag_hint(name, flags)}")
-        if name in given:
-            raise UserError(f"{line} {name} is given twice; give it once")
-        is_list = isinstance(value, yaml.SequenceNode)
-        items = value.value if is_list else [value]
-        if not all(isinstance(item, yaml.ScalarNode) for item in items):
-            raise UserError(f"{line} {name} takes a value, not a mapping of names to values")
-        texts = [item.value for item in items]
-        given[name] = Given(texts if is_list else texts[0], f"{line} {name}")
-    return given
+    return list(root.value)
 
 
 def _flag_hint(name: str, known: Iterable[str], dash: str = "") -> str:

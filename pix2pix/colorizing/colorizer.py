@@ -14,6 +14,7 @@ from pix2pix.export.generator import Generator
 from pix2pix.model.color import ColorSpace, fit_gamut, lab_to_rgb, lightness
 from pix2pix.photos.photo import as_photo, luma
 from pix2pix.photos.rows import to_8_bits
+from pix2pix.run.devices import exact_fp32
 from pix2pix.run.weights import load_generator, newest_checkpoint
 
 # Colors are computed in float32, a strip of rows at a time: some 200 MB of working memory, however
@@ -138,7 +139,8 @@ class Colorizer:
         same way), and the chroma is stretched back.
         """
         condition = self.color_space.condition(self._square(gray)[None, None].to(self.device))
-        return self.color_space.chroma(self.generator(condition))[0].cpu()
+        with exact_fp32():
+            return self.color_space.chroma(self.generator(condition))[0].cpu()
 
     def _square(self, gray: Image.Image) -> Tensor:
         """Return the gray squashed to the network's size, antialiased: [S, S] uint8."""

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pix2pix.config import TrainConfig
-from pix2pix.data.index import ShardIndex, index_path, index_shard, read_index, write_index
+from pix2pix.data.index import (
+    ShardIndex,
+    index_name,
+    index_path,
+    index_shard,
+    read_index,
+    write_index,
+)
 from pix2pix.data.shards import (
     Shard,
     Split,
@@ -83,11 +90,11 @@ class DataSet:
         assert self.cache is not None, "a URL needs a cache"
         return self.cache
 
-    def _index_file(self, shard: Shard) -> Path | None:
+    def _index_file(self, shard: Shard) -> str | Path | None:
+        name = index_name(shard.name)
         if self.whole or is_url(self.root):
-            name = str(index_path(Path(), shard.name))
             return self._cache.get_index(join(self.root, name), shard)
-        return index_path(Path(self.root), shard.name)
+        return os.path.join(self.root, name)  # not a Path, which costs as much as the reading
 
     def _make_index(self, shard: Shard) -> ShardIndex:
         index = index_shard(self.tar(shard), shard.sha256)
@@ -96,6 +103,9 @@ class DataSet:
         with contextlib.suppress(OSError):  # a folder that is read only
             write_index(path, index)
         return index
+
+
+Need = tuple[DataSet, Shard]  # a shard that somebody reads
 
 
 def epoch_samples(data_sets: Sequence[DataSet]) -> int:

@@ -5,7 +5,6 @@ file into memory: whatever the number of processes, a node reads it once and hol
 """
 
 import io
-import mmap
 import re
 import struct
 import zipfile
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from pix2pix.errors import UserError
 from pix2pix.system.durable import publish
+from pix2pix.system.mapped import map_file
 from pix2pix.system.reading import TRANSIENT
 
 GRAY = "gray.jpg"
@@ -30,6 +30,7 @@ METADATA = "json"
 PAIRS: tuple[str, ...] = ("gray", "color", "metadata")
 
 Places = NDArray[np.int64]
+Bytes = memoryview | bytes
 
 _FILE = b"0"  # a tar member's kind
 _NPY_HEADER = re.compile(
@@ -74,7 +75,12 @@ class ShardIndex:
 
 def index_path(root: Path, shard_name: str) -> Path:
     """Return where the index of the shard lies: NAME.index.npz of NAME.tar, in `root`."""
-    return root / f"{shard_name.removesuffix('.tar')}.index.npz"
+    return root / index_name(shard_name)
+
+
+def index_name(shard_name: str) -> str:
+    """Return NAME.index.npz of NAME.tar."""
+    return f"{shard_name.removesuffix('.tar')}.index.npz"
 
 
 def write_index(path: Path, index: ShardIndex) -> str:
@@ -103,7 +109,7 @@ def index_bytes(index: ShardIndex) -> bytes:
     return file.getvalue()
 
 
-def read_index(path: Path) -> ShardIndex:
+def read_index(path: str | Path) -> ShardIndex:
     """Return the index at `path`, its arrays mapped from the file: some 50 µs.
 
     (`numpy.load` takes ten times as long, and memory of each process.) Raises UserError where the
@@ -111,8 +117,7 @@ def read_index(path: Path) -> ShardIndex:
     where its file system stumbles.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = map_file(path)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
@@ -122,7 +127,7 @@ def read_index(path: Path) -> ShardIndex:
     return parse_index(data, str(path))
 
 
-def parse_index(data: mmap.mmap | bytes, place: str) -> ShardIndex:
+def parse_index(data: Bytes, place: str) -> ShardIndex:
     """Return the index whose file is `data`, its arrays in there; `place` is for errors.
 
     Raises UserError where it is not one that `write_index` wrote.
@@ -206,7 +211,7 @@ def tar_files(path: Path) -> Iterator[tuple[bytes, int, int]]:
         ) from error
 
 
-def _stored_arrays(data: mmap.mmap | bytes) -> Iterator[tuple[str, NDArray[Any]]]:
+def _stored_arrays(data: Bytes) -> Iterator[tuple[str, NDArray[Any]]]:
     """(name, array in `data`) of every member of a zip file without compression."""
     start = 0
     while data[start : start + 4] == b"PK\x03\x04":
@@ -214,17 +219,17 @@ def _stored_arrays(data: mmap.mmap | bytes) -> Iterator[tuple[str, NDArray[Any]]
         name_start = start + _ZIP_HEADER.size
         name = data[name_start : name_start + name_length]
         start = name_start + name_length + extra_length
-        yield name[:-4].decode(), _array_at(data, start)
+        yield bytes(name[:-4]).decode(), _array_at(data, start)
         start += size
 
 
-def _array_at(data: mmap.mmap | bytes, start: int) -> NDArray[Any]:
+def _array_at(data: Bytes, start: int) -> NDArray[Any]:
     """Return the array of the .npy file (version 1.0) that starts at `start`."""
     header_start = start + 10
     length = int.from_bytes(data[start + 8 : header_start], "little")
     if data[start : start + 8] != b"\x93NUMPY\x01\x00":
         raise ValueError("an array that is none of ours")
-    dtype, shape = _parse_header(data[header_start : header_start + length])
+    dtype, shape = _parse_header(bytes(data[header_start : header_start + length]))
     return np.ndarray(shape, dtype, data, header_start + length)
 
 

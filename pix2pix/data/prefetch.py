@@ -15,12 +15,9 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from pix2pix.data.cache import ShardCache
-from pix2pix.data.data_set import DataSet
-from pix2pix.data.shards import Shard
+from pix2pix.data.data_set import Need
 from pix2pix.errors import StorageError, UserError
 from pix2pix.system.reading import LONGEST_PAUSE_SECONDS, TRANSIENT
-
-Need = tuple[DataSet, Shard]
 
 _MARK = "needs-"
 

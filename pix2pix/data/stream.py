@@ -18,18 +18,24 @@ from pix2pix.data.batches import Batch, NumberedBatches
 from pix2pix.errors import StorageError, UserError
 
 AHEAD = 4  # batches of each worker that may wait for the step
-IN_USE = 4  # batches that the step and whoever else may have in their hands
+IN_USE = 4  # batches that the step and other callers may hold
 
 
 class BatchStream:
     """Batches of a dataset in the given order, decoded by workers, on the device.
 
-    A batch that can't be read does not raise in `next`: `broken` then says why, and that batch
-    comes again and again, so that this rank can still take part in the collectives of a step until
-    all ranks have agreed to stop. What was computed since must be thrown away.
-    look_ahead: so many batches after the one in hand are fetched before `next` returns it. Where
-        the file system of one of them does not answer, `storage_error` says so while all that was
-        computed is good, and can be saved.
+    A batch that can't be read does not raise in `next`: `broken` says why, and `next` returns that
+    batch again and again, so that this rank can still take part in the collectives of a step until
+    all ranks have agreed to stop. Everything that was computed since must be discarded.
+
+    Args:
+        batches: the dataset.
+        numbers: which of its batches, in order.
+        device: where they go.
+        num_workers: processes that decode; 0 decodes in this one.
+        look_ahead: number of batches that are fetched beyond the next one before `next` returns.
+            If the file system of one of them does not answer, `storage_error` says so while the
+            state is still good and can be saved.
     """
 
     def __init__(

@@ -51,8 +51,17 @@ def _run(
     lines = [line for line in ended.output.splitlines() if line.startswith(_RESULT)]
     if ended.status or not lines:
         words = ended.errors.strip().splitlines() or [f"status {ended.status}"]
-        return [fails(what, words[-1][:200], "install what is missing: pip install -e .")]
+        return [fails(what, words[-1][:200], _cure(ended.status, words[-1]))]
     return [Finding(**row) for row in json.loads(lines[-1].removeprefix(_RESULT))]
+
+
+def _cure(status: int, last_words: str) -> str:
+    """Return what to do where a check itself ended with an error."""
+    if "ImportError" in last_words or "ModuleNotFoundError" in last_words:
+        return "install what is missing: pip install -e ."
+    if status < 0:
+        return f"it was ended by signal {-status}: memory may be short, or a library is broken"
+    return "mend what it says; if that is not on this machine, please report it"
 
 
 def row_text(row: Finding) -> str:

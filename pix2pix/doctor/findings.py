@@ -1,5 +1,6 @@
 """What a check found, in which order checks run, and how long each may take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,10 +24,11 @@ class Finding:
 class Patient:
     """What to look at beside the machine itself; travels to each check as JSON.
 
-    shards, run_dir: paths as text, or None. compile: compile the networks of the training step.
+    shards: folders and URLs. run_dir: a path as text, or None. compile: the networks of the
+    training step.
     """
 
-    shards: str | None = None
+    shards: Sequence[str] = ()
     run_dir: str | None = None
     compile: bool = False
 

@@ -10,7 +10,10 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from pix2pix.data.shards import read_manifest
+from filelock import FileLock, Timeout
+
+from pix2pix.data.fetch import chunks
+from pix2pix.data.shards import place_of, read_manifest
 from pix2pix.doctor.findings import Finding, Patient, fails, note, ok
 from pix2pix.errors import UserError
 from pix2pix.system.durable import flush
@@ -25,7 +28,6 @@ EXTRAS = {  # distribution: what it is for, and the extra that brings it
     "scikit-image": ("the demo", "demo"),
 }
 READ_SECONDS = 3.0
-BLOCK = 2**22
 
 
 def check_python(patient: Patient) -> list[Finding]:
@@ -98,7 +100,10 @@ def check_run_dir(patient: Patient) -> list[Finding]:
         cure = "choose another --run_dir, or make it writable for this user"
         return [fails("run_dir", f"can't write to {existing}: {error.strerror}", cure)]
     try:
-        return [*_file_system_rows(folder), _free_row(existing)]
+        return [*_file_system_rows(folder), _lock_row(folder), _free_row(existing)]
+    except OSError as error:  # a full disk, a quota
+        cure = "make room, or choose another --run_dir"
+        return [fails("run_dir", f"can't write to {existing}: {error.strerror}", cure)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -129,6 +134,26 @@ def _file_system_rows(folder: Path) -> list[Finding]:
     return rows
 
 
+def _lock_row(folder: Path) -> Finding:
+    """Return a row on file locks: trainings need none; caches of shards and data_prep do."""
+    what, file = "run_dir locks", folder / "lock"
+    cure = "trainings need none; put --shards_cache and the shards to be made on another disk"
+    first, second = (FileLock(file, fallback_to_soft=False) for _ in range(2))
+    try:
+        first.acquire(timeout=0)
+        try:
+            second.acquire(timeout=0)
+            return note(what, "file locks keep nobody out", cure)
+        except Timeout:
+            return ok(what, "file locks keep others out")
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return note(what, f"there are no file locks ({reason})", cure)
+    finally:
+        first.release()
+        second.release()
+
+
 def _free_row(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:,.1f} GiB free; a checkpoint at full width takes 0.9"
@@ -137,33 +162,34 @@ def _free_row(folder: Path) -> Finding:
 
 
 def check_shards(patient: Patient) -> list[Finding]:
-    """Return rows on the shards: their manifest, and how fast they are read."""
-    if patient.shards is None:
-        return []
-    root = Path(patient.shards)
-    try:
-        splits = read_manifest(root).splits
-    except UserError as error:
-        return [fails("shards", str(error), "see above")]
-    counts = ", ".join(f"{name} {split.num_samples:,}" for name, split in splits.items())
-    rows = [ok("shards", f"{counts} samples")]
-    paths = [root / shard.name for split in splits.values() for shard in split.shards]
-    num_bytes, seconds = _read(paths)
-    rate = num_bytes / seconds / 2**20
-    text = f"{rate:,.0f} MiB/s read, {num_bytes / 2**20:,.0f} MiB of it (a cache may have helped)"
-    return [*rows, ok("shards' read rate", text)]
+    """Return rows on the shards: their manifests, and how fast they are read."""
+    rows = []
+    for place in patient.shards:
+        root = os.path.expanduser(place)
+        try:
+            splits = read_manifest(root).splits
+            counts = ", ".join(f"{name} {split.num_samples:,}" for name, split in splits.items())
+            rows.append(ok("shards", f"{place}: {counts} samples"))
+            shards = [shard for split in splits.values() for shard in split.shards]
+            num_bytes, seconds = _read([place_of(root, shard) for shard in shards])
+        except UserError as error:
+            rows.append(fails("shards", str(error), "give --shards what data_prep has made"))
+            continue
+        rate = num_bytes / seconds / 2**20
+        text = f"{rate:,.0f} MiB/s, {num_bytes / 2**20:,.0f} MiB read (a cache may have helped)"
+        rows.append(ok("shards' read rate", text))
+    return rows
 
 
-def _read(paths: list[Path]) -> tuple[int, float]:
-    """Return (bytes, seconds) of reading files for a few seconds at most."""
+def _read(places: list[str]) -> tuple[int, float]:
+    """Return (bytes, seconds) of reading files or URLs for a few seconds at most."""
     began = time.perf_counter()
     num_bytes = 0
-    for path in paths:
-        with path.open("rb", buffering=0) as file:
-            while chunk := file.read(BLOCK):
-                num_bytes += len(chunk)
-                if time.perf_counter() - began > READ_SECONDS:
-                    return num_bytes, time.perf_counter() - began
+    for place in places:
+        for chunk in chunks(place):
+            num_bytes += len(chunk)
+            if time.perf_counter() - began > READ_SECONDS:
+                return num_bytes, time.perf_counter() - began
     return num_bytes, max(time.perf_counter() - began, 1e-6)
 
 

@@ -17,6 +17,7 @@ from pix2pix.data.stream import BatchStream
 from pix2pix.errors import UserError
 from pix2pix.evaluation.metrics import photo_metrics
 from pix2pix.model.color import ColorSpace
+from pix2pix.run.devices import exact_fp32
 from pix2pix.run.distributed import Distributed
 
 Predict = Callable[[Tensor], Tensor]
@@ -68,11 +69,11 @@ class Scores:
 
 @contextlib.contextmanager
 def evaluation_mode(generator: nn.Module) -> Iterator[nn.Module]:
-    """Evaluate inside: running statistics, no dropout, no gradients; then the mode it had."""
+    """Evaluate inside: running statistics, no dropout, no gradients, fp32; then as it was."""
     training = generator.training
     generator.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_fp32():
             yield generator
     finally:
         generator.train(training)

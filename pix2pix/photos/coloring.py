@@ -18,7 +18,7 @@ from pix2pix.photos.photo import open_picture
 from pix2pix.photos.photo_error import PhotoError
 from pix2pix.photos.picture import MAX_PIXELS, Picture, read_gray
 from pix2pix.photos.rows import to_8_bits
-from pix2pix.photos.saving import save_pages, save_photo, side_by_side
+from pix2pix.photos.saving import remove_leftovers, save_pages, save_photo, side_by_side
 
 Colorize = Callable[[np.ndarray], np.ndarray]  # [H, W] → [H, W, 3], of the same depth
 
@@ -69,13 +69,16 @@ def colorize_files(
 
     Results are upright and in sRGB, with the depth and the metadata of their photographs as far as
     their formats have them. Outputs of an earlier run are replaced, but for those that `ledger`
-    knows to be the same.
+    knows to be the same. What a run that was killed left unfinished is removed.
 
     Raises:
         UserError: the disk is full.
     """
     report = Report(plan)
     with tqdm(plan.tasks, desc="coloring", unit=" photos") as tasks:
+        removed = remove_leftovers({task.target.parent for task in plan.tasks})
+        if removed:
+            tasks.write(f"unfinished files of a run that was killed: {removed} removed", sys.stderr)
         for folder, why in plan.unlisted:
             tasks.write(f"{_printable(folder)}: cannot be listed: {why}", file=sys.stderr)
         for task in tasks:

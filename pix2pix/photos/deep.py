@@ -13,6 +13,7 @@ from pix2pix.photos.eight_bits import decoder_errors, open_unchecked, profile_of
 from pix2pix.photos.jxl_header import read_jxl_header
 from pix2pix.photos.jxl_profile import profile_by_libjxl
 from pix2pix.photos.metadata import Metadata, orientation, read_metadata
+from pix2pix.photos.pages_of_memory import forget
 from pix2pix.photos.photo_error import PhotoError
 from pix2pix.photos.picture import (
     COLORS_NOT_READ,
@@ -61,11 +62,16 @@ class ArrayPicture:
         return Page(width, height, encoding.channels, encoding.bits, self._orientation)
 
     def rows(self, index: int) -> Iterator[np.ndarray]:
-        """Yield it in strips."""
+        """Yield it in strips, whose memory is free afterwards: once more decodes it once more."""
         samples, encoding = self._samples, self._encoding
         height = max(1, STRIP_PIXELS // samples.shape[1])
-        for top in range(0, len(samples), height):
-            yield decode_rows(samples[top : top + height], encoding)
+        try:
+            for top in range(0, len(samples), height):
+                strip = samples[top : top + height]
+                yield decode_rows(strip, encoding).copy()
+                forget(strip)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Forget the samples."""

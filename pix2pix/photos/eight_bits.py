@@ -24,7 +24,7 @@ from pix2pix.photos.picture import (
     Page,
     check_size,
 )
-from pix2pix.photos.profile import BrokenProfileError, picture_to_srgb
+from pix2pix.photos.profile import BrokenProfileError, may_follow_a_resize, picture_to_srgb
 from pix2pix.photos.upright import is_sideways, turn_upright
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
@@ -43,6 +43,9 @@ class PillowPicture:
 
     short_side: a JPEG comes at 1/2, 1/4 or 1/8 where its short side keeps so many pixels; None
     reads all of it. profile: in place of the one that Pillow finds. is_upright: whatever EXIF says.
+
+    profile_to_apply: of a JPEG read with `short_side`, whose colors are the file's own where that
+    can wait until it is resized; b"" where it is in sRGB.
     """
 
     num_pages = 1
@@ -58,6 +61,7 @@ class PillowPicture:
         is_upright: bool = False,
     ) -> None:
         self.notes: list[str] = []
+        self.profile_to_apply = b""
         self._file = file
         self._short_side = short_side
         self._picture: Image.Image | None = None
@@ -122,8 +126,17 @@ class PillowPicture:
                 photo = self._load()
                 if getattr(photo, "n_frames", 1) > 1 and photo.format in _OF_FRAMES:
                     self.notes.append(FIRST_FRAME)
-                self._picture = to_8_bits(photo, self._profile, self.notes)
+                self._picture = self._in_srgb(photo)
         return self._picture
+
+    def _in_srgb(self, photo: Image.Image) -> Image.Image:
+        if self._short_side is not None:
+            profile = self._profile or profile_of(photo)
+            if profile and may_follow_a_resize(profile, photo.mode):
+                self.profile_to_apply = profile
+                return photo
+        plain: Image.Image = to_8_bits(photo, self._profile, self.notes)
+        return plain
 
     def _load(self) -> Image.Image:
         photo: Image.Image = self._photo

@@ -20,6 +20,9 @@ from pix2pix.photos.picture import Page
 _PROGRAM = "pix2pix.photos.helper_process"
 _HEAD_BYTES = 9  # of a frame: a letter and a length
 _MAX_ANSWER = 2**26  # bytes of JSON; metadata are some kilobytes
+# A decoder that failed may have left something behind (imagecodecs loses references): a helper ends
+# after so many failures, long before that matters, and a new one takes its place in 0.2 s.
+_MOST_FAILURES = 100
 _TIMERS = (signal.SIGPROF, signal.SIGALRM)
 
 _idle: list["Helper"] = []
@@ -77,8 +80,12 @@ class HelperPicture:
         try:
             helper.send({"do": "close"})
             helper.answer()
-            _idle.append(helper)
         except PhotoError:
+            helper.stop()
+            return
+        if helper.num_failures < _MOST_FAILURES:
+            _idle.append(helper)
+        else:
             helper.stop()
 
     def _ask(self, request: dict[str, Any], data: bytes = b"") -> dict[str, Any]:
@@ -97,6 +104,7 @@ class HelperPicture:
 
     def _take(self, answer: dict[str, Any]) -> dict[str, Any]:
         if "reason" in answer:
+            self._running().num_failures += 1
             raise PhotoError(str(answer["reason"]), str(answer["message"]))
         self.notes[:] = [str(note) for note in answer["notes"]]
         return answer
@@ -117,7 +125,7 @@ class HelperPicture:
 
 
 class Helper:
-    """A process that decodes, one file at a time."""
+    """A process that decodes, one file at a time; `num_failures` of them it could not."""
 
     def __init__(self) -> None:
         # It finds the modules that this process finds; its libraries need no threads, each of
@@ -139,6 +147,7 @@ class Helper:
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
         self._head = b""
+        self.num_failures = 0
 
     def send(self, request: dict[str, Any], data: bytes = b"") -> None:
         """Ask; raises PhotoError if the helper has ended."""

@@ -1,4 +1,6 @@
-"""The process that decodes TIFF, JPEG 2000, AVIF, HEIC and JPEG XL; `helper.py` starts and asks it.
+"""The process that decodes TIFF, JPEG 2000, AVIF, HEIC, JPEG XL and 16-bit PNG.
+
+`helper.py` starts and asks it.
 
 Their decoders are large native libraries: what crashes, hangs or eats memory here takes nobody
 along. It answers on its standard output, in frames: a letter and a length, then JSON ("J") or rows

@@ -3,22 +3,28 @@
 Training and coloring take the gray the same way because both come through here.
 """
 
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from pix2pix.photos.deep import is_deep_png
 from pix2pix.photos.eight_bits import PillowPicture, decoder_errors, to_8_bits
 from pix2pix.photos.helper import HelperPicture
-from pix2pix.photos.kinds import IN_HELPER, openable_kind, refusal_of_suffix
+from pix2pix.photos.kinds import IN_HELPER, has_deep_formats, openable_kind, refusal_of_suffix
 from pix2pix.photos.metadata import orientation
 from pix2pix.photos.opening import open_here, read_bytes
 from pix2pix.photos.photo_error import PhotoError
 from pix2pix.photos.picture import MAX_PIXELS, ROWS_MISSING, Picture, read_upright
+from pix2pix.photos.profile import picture_to_srgb
 from pix2pix.photos.upright import turn_upright
 
 __all__ = ["MAX_PIXELS", "PhotoError", "chroma_spread", "luma", "open_photo", "open_reduced"]
+
+ToSRGB = Callable[[Image.Image], Image.Image]
 
 _HEAD_BYTES = 64  # of a file, which say what kind it is
 
@@ -61,18 +67,34 @@ def open_reduced(
     Raises:
         PhotoError: as `open_photo`.
     """
+    opened, size, to_srgb = open_to_resize(source, short_side, notes)
+    return to_srgb(opened), size
+
+
+def open_to_resize(
+    source: Path | bytes, short_side: int, notes: list[str] | None = None
+) -> tuple[Image.Image, tuple[int, int], ToSRGB]:
+    """Return a photograph as `open_reduced` does, but for its colors, and what makes these sRGB.
+
+    The function returned is for the resized picture: a color profile is applied to fewer pixels
+    then. It changes the result by less than 1 of 255 (mean of a photograph), and halves the time.
+    A profile whose curve is far from that of sRGB is applied here.
+    """
     data = read_bytes(source)
     kind = openable_kind(data[:_HEAD_BYTES])
+    to_srgb: ToSRGB = _as_it_is
     if kind == "JPEG":
         reduced = PillowPicture(BytesIO(data), kind, MAX_PIXELS, short_side)
         opened, size, told = reduced.picture(), reduced.size, reduced.notes
+        if reduced.profile_to_apply:
+            to_srgb = partial(picture_to_srgb, profile=reduced.profile_to_apply)
     else:
         picture = open_picture(data, MAX_PIXELS)
         opened = _first_page(picture)
         size, told = opened.size, picture.notes
     if notes is not None:
         notes += told
-    return opened, size
+    return opened, size, to_srgb
 
 
 def open_picture(source: Path | bytes, max_pixels: int) -> Picture:
@@ -91,7 +113,8 @@ def open_picture(source: Path | bytes, max_pixels: int) -> Picture:
     else:
         head = read_bytes(source)[:_HEAD_BYTES]
     kind = openable_kind(head)
-    if kind in IN_HELPER:
+    # imagecodecs' PNG loses a reference to None when it fails: after 10,000 of them Python aborts.
+    if kind in IN_HELPER or (kind == "PNG" and is_deep_png(head) and has_deep_formats()):
         return HelperPicture(source, kind, max_pixels)
     return open_here(source, kind, max_pixels)
 
@@ -132,6 +155,10 @@ def chroma_spread(photo: Image.Image) -> float:
     highest = np.maximum(np.maximum(red, green), blue)
     lowest = np.minimum(np.minimum(red, green), blue)
     return float((highest - lowest).mean())
+
+
+def _as_it_is(photo: Image.Image) -> Image.Image:
+    return photo
 
 
 def _first_page(picture: Picture) -> Image.Image:

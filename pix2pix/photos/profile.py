@@ -17,6 +17,10 @@ _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
 _SPACES = {"L": (b"GRAY", b"RGB "), "RGB": (b"RGB ",), "CMYK": (b"CMYK",), "LAB": (b"Lab ",)}
 
+# Of 255 on the gray axis: within it a profile may be applied before a resize or after it. Adobe RGB
+# has 9, gamma 1.8 has 19, linear light 100.
+_NEAR_CURVE = 24
+
 RowsToSRGB = Callable[[np.ndarray], np.ndarray]
 
 
@@ -50,6 +54,27 @@ def picture_to_srgb(photo: Image.Image, profile: bytes) -> Image.Image:
     converted = ImageCms.applyTransform(photo, transform)
     assert converted is not None
     return converted
+
+
+@lru_cache(64)
+def may_follow_a_resize(profile: bytes, mode: str) -> bool:
+    """Return True if colors change little whether they are converted before a resize or after it.
+
+    Resizing takes means of stored values: the means of light are others where the profile's curve
+    is far from that of sRGB.
+
+    Args:
+        profile: an ICC profile.
+        mode: of the picture; True for "L" and "RGB" only.
+    """
+    if mode not in ("L", "RGB"):
+        return False
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    try:
+        seen = picture_to_srgb(Image.fromarray(ramp).convert(mode), profile)
+    except BrokenProfileError:
+        return False  # who converts it now will say so
+    return bool(np.abs(np.asarray(seen.convert("L")).astype(int) - ramp).max() <= _NEAR_CURVE)
 
 
 def rows_to_srgb(profile: bytes, channels: int) -> RowsToSRGB:

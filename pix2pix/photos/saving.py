@@ -2,8 +2,10 @@
 
 import errno
 import os
+import platform
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -33,9 +35,12 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": _TIFF,
 }
 COMPARISON_SIDE = 1920  # pixels; two fit on a 4K screen, and into a WebP
-SAVED_AS_8_BITS = "its 16 bits per channel are saved as 8, which is all that the format has"
+SAVED_AS_8_BITS = "more than 8 bits per channel are saved as 8, which is all that the format has"
 
 _NUMBERS = count()
+# Files on their way; machine and process tell whether whoever wrote one still does.
+_ASIDE = ".colorize-{machine}-{process}-{number}.partial"
+_ASIDE_PATTERN = re.compile(r"\.colorize-(.*)-(\d+)-\d+\.partial")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAX_SEGMENT = 65_533 - 32  # bytes of a JPEG's segment, less the name of what is in it
 
@@ -94,6 +99,19 @@ def save_pages(
         if times_ns is not None:
             os.utime(aside, ns=times_ns)
     return lost
+
+
+def remove_leftovers(folders: Iterable[Path]) -> int:
+    """Remove unfinished files of processes of this machine that have ended; returns how many."""
+    count = 0
+    for folder in folders:
+        for file in folder.glob(".colorize-*.partial"):
+            found = _ASIDE_PATTERN.fullmatch(file.name)
+            if found and found[1] == _machine() and not _is_alive(int(found[2])):
+                with suppress(OSError):
+                    file.unlink()
+                    count += 1
+    return count
 
 
 def side_by_side(gray: Image.Image, colored: Image.Image) -> Image.Image:
@@ -158,7 +176,8 @@ def _told(
 def _complete_or_absent(target: Path) -> Iterator[Path]:
     """Yield a file that becomes `target` at the end, and is removed if anything is raised."""
     # Short, because names have a limit; a number, because files are saved while another is made.
-    aside = target.parent / f".colorize-{os.getpid()}-{next(_NUMBERS)}.partial"
+    name = _ASIDE.format(machine=_machine(), process=os.getpid(), number=next(_NUMBERS))
+    aside = target.parent / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -172,6 +191,21 @@ def _complete_or_absent(target: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             raise UserError(f"no space left for {target}; free some and run again") from None
         raise PhotoError("unwritable", f"{target} cannot be written: {error}") from error
+
+
+def _machine() -> str:
+    """Return the name of this machine: a folder may be shared with others."""
+    return platform.node().replace("/", "")[:64]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _flush(file: Any) -> None:

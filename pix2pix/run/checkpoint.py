@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
 
 from pix2pix.errors import UserError
 from pix2pix.run import checkpoint_files as files
-from pix2pix.run.checkpoint_share import Staging
+from pix2pix.run.checkpoint_share import Staging, leaves
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.run_directory import versions
 from pix2pix.run.state import TrainState
@@ -129,20 +130,39 @@ class Checkpointer:
         return next(filter(None, self.distributed.all_gather_object(fault)), None)
 
     def _load(self, path: Path, state: TrainState) -> str | None:
-        """Load `path`; return why it is unreadable, or None, the same on all ranks."""
+        """Load `path`; return why it is unreadable, or None, the same on all ranks.
+
+        Rank 0 reads it and broadcasts: read by each, 904 MB would come from the file system as
+        often as there are ranks (231 GB for 256).
+        """
         values = state.state_dict()
-        try:
-            dcp.load(
-                values,
-                storage_reader=FileSystemReader(path),
-                process_group=self._group,
-                no_dist=self._group is None,
-            )
-        except CheckpointException as failure:
-            return f"it can't be read: {reason_of(failure)}"
+        fault = self.distributed.run_on_main(partial(_read_into, values, path))
+        if fault is not None:
+            return fault
+        self._broadcast(values)
         state.load_state_dict(values)
         state.step = files.read_facts(path)["step"]
         return None
+
+    def _broadcast(self, values: dict[str, Any]) -> None:
+        """Give every rank rank 0's values, nested and named alike everywhere.
+
+        Tensors on the device are received in their place, everything else in one message.
+        """
+        if self.distributed.world_size == 1:
+            return
+        tensors, others = [], {}
+        for name, leaf in leaves(values):
+            if isinstance(leaf, Tensor) and leaf.device.type == self.distributed.device.type:
+                tensors.append(leaf)
+            else:
+                others[name] = leaf
+        for name, leaf in self.distributed.run_on_main(lambda: others).items():
+            inner = values
+            for key in name[:-1]:
+                inner = inner[key]
+            inner[name[-1]] = leaf
+        self.distributed.broadcast(tensors)
 
     def _write(self, share: dict[str, Any], facts: dict[str, Any]) -> None:
         """Write this rank's share, and publish the checkpoint on rank 0. Runs in the writer thread.
@@ -183,6 +203,18 @@ class Checkpointer:
         except OSError as error:
             raise UserError(f"can't write to {self.root}: {error.strerror}") from error
         return lines
+
+
+def _read_into(values: dict[str, Any], path: Path) -> str | None:
+    """Read a checkpoint into `values` in this process alone; return why it can't be read, or None.
+
+    Into their memory where they are tensors, else in their place.
+    """
+    try:
+        dcp.load(values, storage_reader=FileSystemReader(path), no_dist=True)
+    except CheckpointException as failure:
+        return f"it can't be read: {reason_of(failure)}"
+    return None
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,9 +1,10 @@
 """The device of this process, and the error where a GPU was asked for and torch sees none."""
 
+import contextlib
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -61,3 +62,35 @@ def device_ids(device: torch.device) -> list[int] | None:
     It is not the local rank: under `--gpus-per-task` each process sees one GPU, of index 0.
     """
     return [device.index or 0] if device.type == "cuda" else None
+
+
+def set_training_flags() -> None:
+    """Let cuDNN choose its algorithms by timing, and compute fp32 as fp32, without TF32.
+
+    A training's shapes are fixed, so each is timed once. torch allows TF32 in convolutions, with 10
+    bits of mantissa (torch 2.14, `backends/cudnn/__init__.py`: allow_tf32), which would be called
+    fp32 here; matrix products are not allowed it. Deterministic algorithms are not chosen by time.
+    """
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def exact_fp32() -> Iterator[None]:
+    """Inside, convolutions are fp32 without TF32, by algorithms that do not depend on timing.
+
+    For figures and colors, which should be those of any other device to rounding.
+    """
+    cudnn = torch.backends.cudnn
+    # The other way to ask, conv.fp32_precision, never raises; allow_tf32 does where both were used.
+    conv = cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    benchmark, tf32 = cudnn.benchmark, conv == "tf32"
+    cudnn.benchmark = False
+    if tf32:
+        cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.benchmark = benchmark
+        if tf32:
+            cudnn.allow_tf32 = True

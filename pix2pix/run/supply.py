@@ -9,21 +9,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pix2pix.cli.help import wrap
 from pix2pix.config import TrainConfig
-from pix2pix.data import prefetch
 from pix2pix.data.batches import training_order, weighted_shards
-from pix2pix.data.cache import ShardCache
-from pix2pix.data.data_set import DataSet, open_training, with_cache
-from pix2pix.data.prefetch import Need, Prefetcher
+from pix2pix.data.data_set import DataSet, Need, open_training, with_cache
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
 from pix2pix.run.agreement import Agreement
 from pix2pix.run.distributed import Distributed
+
+if TYPE_CHECKING:
+    from pix2pix.data.cache import ShardCache
+    from pix2pix.data.prefetch import Prefetcher
 
 POLL_SECONDS = 0.2
 SAY_SECONDS = 30  # between lines about a wait
@@ -71,25 +72,6 @@ def fetch_split(reader: ShardReader, distributed: Distributed) -> None:
         supply.wait(needs.lacks_rest)
 
 
-class Needs(prefetch.Needs, Protocol):
-    """Which shards are needed when. cache: None where all are read where they lie.
-
-    num_bytes: of all that are cached.
-    """
-
-    cache: ShardCache | None
-    num_bytes: int
-
-    def position(self, step: int) -> int:
-        """Where step number `step` starts."""
-
-    def window(self, step: int, steps: int) -> list[Need]:
-        """Return what so many steps need from step number `step` on."""
-
-    def lacks_rest(self) -> bool:
-        """Return True if this node lacks a shard of those that no step needs: of validation."""
-
-
 class Supply:
     """What a training, or an evaluation, needs in its node's cache; used as a context.
 
@@ -99,7 +81,7 @@ class Supply:
 
     def __init__(
         self,
-        needs: Needs,
+        needs: "TrainingNeeds | SplitNeeds",
         distributed: Distributed,
         agreement: Agreement,
         stop: Callable[[], bool] = lambda: False,
@@ -113,7 +95,9 @@ class Supply:
         self._bytes, self._seconds = 0, 0.0
         cache = needs.cache
         if cache is not None and distributed.is_local_main:
-            self._prefetcher = Prefetcher(cache, needs)
+            from pix2pix.data import prefetch  # only where something is cached
+
+            self._prefetcher = prefetch.Prefetcher(cache, needs)
 
     def __enter__(self) -> "Supply":
         if self._prefetcher is not None:
@@ -146,7 +130,7 @@ class Supply:
         """Return True if this node lacks a shard of the steps from `step` on: two exchanges."""
         if self.needs.cache is None:
             return False
-        window = self.needs.window(step, 2 * self._agreement.every)
+        window = self.needs.window(step)
         if window != self._window and self._prefetcher is not None:
             self._prefetcher.advance(self.needs.position(step))
         self._window = window
@@ -209,11 +193,21 @@ class Supply:
 
 
 class TrainingNeeds:
-    """`Needs` of a training from `step` on; its validation's come after the first window."""
+    """Which shards a training needs, from `step` on; those of validation after the first window.
+
+    steps: how many of them `window` looks at. cache: None where all are read where they lie.
+    num_bytes: of all that are cached.
+    """
 
     def __init__(
-        self, reader: ShardReader, config: TrainConfig, validation: ShardReader | None, step: int
+        self,
+        reader: ShardReader,
+        config: TrainConfig,
+        validation: ShardReader | None,
+        step: int,
+        steps: int,
     ) -> None:
+        self._steps = steps
         self._validation = [] if validation is None else list(filter(is_cached, validation.shards))
         self._shards = [reader.shards[shard] for shard, _ in weighted_shards(reader.weights)]
         self._order = training_order(reader, config)
@@ -227,11 +221,12 @@ class TrainingNeeds:
     def _most_windows(self) -> int:
         """Return how many windows `window` looks at, at most."""
         counts, size = np.sort(self._order.counts), self._order.window_shards
-        reach = 2 * self._batch  # samples, beside the first one
+        reach = self._steps * self._batch  # samples, beside the first one
         windows = 1 + math.ceil(reach / int(counts[:size].sum()))
-        # The last one of an epoch may be smaller; positions of two steps touch two epochs' ends.
+        # The last one of an epoch may be smaller, and so many epochs' ends are touched.
         rest = int(counts[: len(counts) % size].sum())
-        return windows + (2 if 0 < rest < reach else 0)
+        ends = math.ceil(reach / self._order.num_samples)
+        return windows + (ends if 0 < rest < reach else 0)
 
     def position(self, step: int) -> int:
         """Where step number `step` starts in the stream; at most the last sample."""
@@ -246,9 +241,9 @@ class TrainingNeeds:
                 return
             yield from filter(is_cached, (self._shards[entry] for entry in window.tolist()))
 
-    def window(self, step: int, steps: int) -> list[Need]:
-        """Return what so many steps need from step number `step` on: whole windows."""
-        positions = range(self.position(step), self.position(step + steps) + 1)
+    def window(self, step: int) -> list[Need]:
+        """Return what `steps` steps need from step number `step` on: whole windows."""
+        positions = range(self.position(step), self.position(step + self._steps) + 1)
         return [self._shards[entry] for entry in self._order.shards_at(positions)]
 
     def lacks_rest(self) -> bool:
@@ -257,7 +252,7 @@ class TrainingNeeds:
 
 
 class SplitNeeds:
-    """`Needs` of who reads a split as a whole, in its order."""
+    """Which shards an evaluation needs: all of a split, in its order. Fields as `TrainingNeeds`."""
 
     def __init__(self, reader: ShardReader) -> None:
         self._shards = list(filter(is_cached, reader.shards))
@@ -275,7 +270,7 @@ class SplitNeeds:
         """All shards."""
         return iter(self._shards)
 
-    def window(self, step: int, steps: int) -> list[Need]:
+    def window(self, step: int) -> list[Need]:
         """Return what fits the cache."""
         return self._shards[: self.soon]
 
@@ -296,7 +291,7 @@ def lacking(need: Need) -> bool:
     return data.is_cached(shard) and data.cache is not None and not data.cache.has(shard)
 
 
-def _totals(needs: Sequence[Need]) -> tuple[ShardCache | None, int, int]:
+def _totals(needs: Sequence[Need]) -> tuple["ShardCache | None", int, int]:
     """Return the cache of these shards, and number and bytes of the different ones."""
     different = {shard.sha256: shard.bytes for _, shard in needs}
     cache = needs[0][0].cache if needs else None

@@ -30,8 +30,8 @@ def run_bounded(
 ) -> Ended:
     """Run a program for `seconds` at most; then it is killed, with the processes it started.
 
-    Output goes to files: a pipe would be waited for as long as any process holds it, which may be
-    one that the kernel does not let end.
+    Output goes to memory that is a file: a pipe would be waited for as long as any process holds
+    it, which may be one that the kernel does not let end, and a disk may be full.
 
     Args:
         command: of the program.
@@ -40,7 +40,7 @@ def run_bounded(
     """
     variables = {**os.environ, **(environment or {})}
     began = time.monotonic()
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+    with _memory_file() as output, _memory_file() as errors:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -61,6 +61,12 @@ def run_bounded(
                 process.wait(GRACE_SECONDS)
         written, complaints = _text_of(output), _text_of(errors)
     return Ended(status, written, complaints, time.monotonic() - began)
+
+
+def _memory_file() -> BinaryIO:
+    if hasattr(os, "memfd_create"):  # Linux
+        return os.fdopen(os.memfd_create("output"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _text_of(file: BinaryIO) -> str:

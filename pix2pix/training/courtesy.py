@@ -13,7 +13,7 @@ MOST_PENDING = 100_000  # lines that wait for a disk to have room again: some 50
 
 
 class Courtesy:
-    """Errors of a disk become one warning, until it works again."""
+    """Turns errors of a disk into one warning, until the disk works again."""
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
@@ -73,9 +73,9 @@ class LineFile:
 
 
 class Board:
-    """TensorBoard's writer, made anew where its file could not be written.
+    """TensorBoard's writer, replaced after its file could not be written.
 
-    Its thread dies of the first error, and each call then raises that again.
+    Its thread dies of the first error, and every later call raises that error again.
     """
 
     def __init__(self, folder: Path, first_step: int | None, courtesy: Courtesy) -> None:

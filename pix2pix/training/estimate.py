@@ -8,6 +8,7 @@ import torch
 
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import Batch
+from pix2pix.run.devices import set_training_flags
 from pix2pix.run.launcher import compile_options
 from pix2pix.run.state import TrainState, build_state
 from pix2pix.system.cores import cores_of_process, share_of_cores
@@ -65,6 +66,7 @@ def estimate(config: TrainConfig, steps_left: int, batch: int, ranks_here: int) 
 def _seconds_per_step(
     config: TrainConfig, state: TrainState, precision: str, batch: int, device: torch.device
 ) -> float:
+    set_training_flags()
     if config.compile:
         for network in (state.generator, state.discriminator):
             network.compile(**compile_options(os.environ))

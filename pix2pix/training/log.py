@@ -79,23 +79,23 @@ class RunLog:
         if self.active:
             self._bar.write(text)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values under their names, "group/name"."""
+    def scalars(self, step: int, values: Mapping[str, float], at: float | None = None) -> None:
+        """Log values under their names, "group/name"; at: their time (Unix), None: now."""
         if not self.active:
             return
 
         def add(board: SummaryWriter) -> None:
             for name, value in values.items():
-                board.add_scalar(name, value, step)
+                board.add_scalar(name, value, step, walltime=at)
 
         self._board.write(add)
-        self.record(step, values)
+        self.record(step, values, at)
 
-    def record(self, step: int, values: Mapping[str, Any]) -> None:
+    def record(self, step: int, values: Mapping[str, Any], at: float | None = None) -> None:
         """Write a line into metrics.jsonl alone: for what is no curve."""
         if not self.active:
             return
-        line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
+        line = json.dumps({"step": step, "time": round(at or time.time(), 3), **values})
         self._records.write(line)
 
     def postfix(self, text: str) -> None:

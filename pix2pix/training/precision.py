@@ -60,7 +60,9 @@ def choose_precision(
 
 
 def price(name: str, device: torch.device) -> str | None:
-    """Return what to say of a precision that the device only emulates; None: it does not."""
+    """Return what to say of a precision that is slow on the device; None: it is not."""
+    if name == "no" and device.type == "cuda":
+        return "fp32 on this GPU is without TF32; --precision bf16 or fp16 is many times faster"
     if name != "bf16" or has_bf16(device):
         return None
     if device.type == "cuda":

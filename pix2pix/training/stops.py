@@ -13,7 +13,7 @@ from pix2pix.system.signals import StopRequest
 
 @dataclass
 class Stops:
-    """Whether this rank must stop: a signal, the time limit, or shards that can't be read.
+    """Decides whether this rank must stop: a signal, the time limit, shards that can't be read.
 
     failed_nodes: after `conclude`, the nodes whose file system did not answer, by name, each with
         what it said; empty where the disk is not the reason.

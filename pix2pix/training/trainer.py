@@ -14,6 +14,7 @@ from pix2pix.errors import StorageError
 from pix2pix.run.agreement import Agreement
 from pix2pix.run.checkpoint import Checkpointer
 from pix2pix.run.claim import WAIT_SECONDS, WriterClaim
+from pix2pix.run.devices import set_training_flags
 from pix2pix.run.distributed import Distributed
 from pix2pix.run.launcher import compile_options
 from pix2pix.run.run_directory import RunDirectory, config_hash
@@ -21,7 +22,7 @@ from pix2pix.run.state import build_state
 from pix2pix.run.supply import Supply, TrainingNeeds, open_readers
 from pix2pix.system.machine import keep_all_freed_memory
 from pix2pix.system.signals import StopRequest
-from pix2pix.training.advice import say_first, small_batch
+from pix2pix.training.advice import advise_on_batch, say_first
 from pix2pix.training.board import machine_of
 from pix2pix.training.log import RunLog
 from pix2pix.training.memory import enough_memory
@@ -42,11 +43,15 @@ class Outcome(enum.Enum):
 
 
 class Trainer:
-    """One training in one run directory; creating it checks everything and loads the state.
+    """One training in one run directory. To create it checks everything and loads the state.
 
-    Every rank creates it and calls `fit`. Raises UserError, the same on every rank, for whatever
-    the user can mend.
-    stop_request: of a caller who has listened for signals before; None begins with fit().
+    Every rank creates one and calls `fit`. A mistake of the user is the same UserError on every
+    rank.
+
+    Args:
+        config: the settings, from flags.
+        distributed: the processes of the training.
+        stop_request: of a caller that listens for signals already; None listens during `fit`.
     """
 
     def __init__(
@@ -65,13 +70,13 @@ class Trainer:
         self.config = config = check_training(config, self.train.data_sets, world_size, on_cpu)
         self.total_steps = config.total_steps or 0
         self.batch_per_rank = config.batch_per_rank(world_size)
-        distributed.advise(small_batch(config, self.batch_per_rank))
+        advise_on_batch(config, self.batch_per_rank, distributed)
         self.stop_request = stop_request or StopRequest()
         self.stops = Stops(config, self.stop_request, self.started)
 
         self.run = RunDirectory(config.run_dir)
         self.writer = WriterClaim(config.run_dir)
-        # The other ranks wait for this one, and not for ever.
+        # The other ranks wait for rank 0 meanwhile, within the time-out of a collective.
         patience = min(WAIT_SECONDS, distributed.timeout.total_seconds() / 2)
         distributed.run_on_main(partial(self.writer.acquire, patience))
         try:
@@ -81,7 +86,7 @@ class Trainer:
             raise
 
     def _load(self) -> None:
-        """Make the run directory ours and take up the training where it stands."""
+        """Claim the run directory and load the newest state."""
         config, distributed = self.config, self.distributed
         claim = partial(self.run.claim, config, self.train.digest)
         for change in distributed.run_on_main(claim):
@@ -135,11 +140,12 @@ class Trainer:
             metrics = self.step([self.stream.next() for _ in range(num_micro_batches)])
             window.add(metrics)
             self.numbers.add(self.state.step, metrics)
-            self._log_failed_steps()
+            self._log_arrived()
             lacks = self.supply.lacks_soon(self.state.step)
             flags = self._should_stop(), bool(self._failure()), lacks
             stop, failed, short = self.agreement.exchange(self.state.step, *flags)
             if failed:
+                self._log_arrived(wait=True)
                 self.distributed.raise_on_all_ranks(self._failure())
             if short and not stop:
                 self.stream.seconds_waited += self.supply.wait_for_step(self.state.step)
@@ -193,9 +199,11 @@ class Trainer:
         """Return what this rank knows that must end the training, without another checkpoint."""
         return self.stream.broken or self.supply.failure or self.numbers.failure or self.writer.lost
 
-    def _log_failed_steps(self, wait: bool = False) -> None:
+    def _log_arrived(self, wait: bool = False) -> None:
+        """Log failed steps and means that have arrived from the device; wait: for all of them."""
         for failed in self.numbers.failed(wait):
             self.reports.failed_step(failed)
+        self.reports.write_scalars(wait)
 
     def _evaluate(self) -> None:
         if self.validation is None:
@@ -208,23 +216,27 @@ class Trainer:
 
     def _save_unless_failing(self) -> None:
         """Save, but let no training that may be diverging push out the last good checkpoint."""
-        self._log_failed_steps(wait=True)
+        self._log_arrived(wait=True)
         if self.numbers.in_a_row == 0:
             self._save()
 
     def _save(self) -> None:
-        self._log_failed_steps(wait=True)
+        self._log_arrived(wait=True)
         self.distributed.raise_on_all_ranks(self._failure())  # never save what it has touched
         self.saved_step = self.state.step
         self.checkpointer.save(self.state, self.state.step * self.config.global_batch)
 
     def _parallel_step(self) -> AdversarialStep:
+        set_training_flags()
         networks = (self.state.generator, self.state.discriminator)
         if self.config.compile:
             options = compile_options(os.environ)
             for network in networks:
                 network.compile(**options)  # in place: names in the state stay as they are
-        generator, discriminator = map(self.distributed.parallel, networks)
+        compression = self.config.gradient_compression
+        generator, discriminator = (
+            self.distributed.parallel(network, compression) for network in networks
+        )
         step = AdversarialStep(
             self.config,
             self.state,
@@ -239,7 +251,8 @@ class Trainer:
         return step
 
     def _open_supply(self) -> Supply:
-        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step)
+        steps = 2 * self.agreement.every
+        needs = TrainingNeeds(self.train, self.config, self.validation, self.state.step, steps)
         return Supply(needs, self.distributed, self.agreement, self.stops.is_asked_for)
 
     def _open_stream(self) -> BatchStream:

@@ -1,6 +1,6 @@
 """Means of the steps since the last log, and the steps that were not finite.
 
-Both wait for the device only when something is logged or saved anyway.
+Both read what has arrived from the device, and wait for it only when something is saved anyway.
 """
 
 import contextlib
@@ -35,6 +35,59 @@ TAGS = {
 NUM_NAMED = 4  # samples of a failed step that its line names; metrics.jsonl has them all
 
 
+class Arriving:
+    """Values on their way to the host, which nobody waits for until they are read.
+
+    A synchronous copy would wait for all that the device has yet to do, and the device then for the
+    host. torch copies into pinned memory here (torch 2.14, aten/src/ATen/native/
+    TensorConversions.cpp, `_to_copy`: pin_out); the event says when that is done.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.to("cpu", non_blocking=True)
+        self._event = _event_after(values)
+
+    @property
+    def are_here(self) -> bool:
+        """Return True if `read` does not wait."""
+        return self._event is None or self._event.query()
+
+    def read(self) -> list[float]:
+        """Return the values; waits for them."""
+        if self._event is not None:
+            self._event.synchronize()
+        values: list[float] = self._values.tolist()
+        return values
+
+
+def _event_after(values: Tensor) -> torch.cuda.Event | None:
+    """Return an event after all that was asked of the values' device; None for a CPU."""
+    if not values.is_cuda:
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+class Closed(NamedTuple):
+    """A window that is over. values: the means, and the seconds that a rank waited for data."""
+
+    values: Arriving
+    steps: int
+    seconds: float
+
+    def means(self) -> dict[str, float]:
+        """Return means over steps and ranks by tag; waits for the device."""
+        *values, waited = self.values.read()
+        means = dict(zip((TAGS[name] for name in StepMetrics.names()), values, strict=True))
+        return means | {"speed/share_waited_for_data": waited / self.seconds}
+
+    @property
+    def steps_per_second(self) -> float:
+        """Return the rate of the host, which is that of the device but for the queue between."""
+        return self.steps / self.seconds
+
+
 class MeanWindow:
     """Means of the steps since the last log, kept on the device until then.
 
@@ -55,20 +108,15 @@ class MeanWindow:
         self.total = values if self.total is None else self.total + values
         self.steps += 1
 
-    def close(self, distributed: Distributed) -> tuple[dict[str, float], float]:
-        """Return means over steps and ranks by tag, and steps per second; start a new window."""
+    def close(self, distributed: Distributed) -> Closed:
+        """Average over steps and ranks, without synchronization; start a new window."""
         assert self.total is not None
-        waited = self.stream.seconds_waited - self.waited_before
-        vector = torch.cat([self.total / self.steps, self.total.new_tensor([waited])])
-        values = distributed.mean(vector).tolist()  # waits for the device: the cost of logging
-        seconds = time.perf_counter() - self.since
-        means = {
-            TAGS[name]: value for name, value in zip(StepMetrics.names(), values, strict=False)
-        }
-        means["speed/share_waited_for_data"] = values[-1] / seconds
-        rate = self.steps / seconds
+        # Filled on the device: a copy of a number from the host would wait for it.
+        waited = self.total.new_full((1,), self.stream.seconds_waited - self.waited_before)
+        values = Arriving(distributed.mean(torch.cat([self.total / self.steps, waited])))
+        closed = Closed(values, self.steps, time.perf_counter() - self.since)
         self._restart()
-        return means, rate
+        return closed
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -127,18 +175,13 @@ class FiniteWatch:
         self.limit = limit
         self.in_a_row = 0
         self.failure: str | None = None
-        self._under_way: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+        self._under_way: deque[tuple[int, Arriving]] = deque()
 
     def add(self, number: int, metrics: StepMetrics) -> None:
         """Record the step after which `state.step` is `number`, without synchronization."""
         norms = (metrics.discriminator_gradient_norm, metrics.generator_gradient_norm)
         values = torch.stack([metrics.failed_updates.float(), *norms])
-        event = None
-        if values.is_cuda:
-            values = values.to("cpu", non_blocking=True)  # torch uses pinned memory for it
-            event = torch.cuda.Event()
-            event.record()
-        self._under_way.append((number, values, event))
+        self._under_way.append((number, Arriving(values)))
 
     def failed(self, wait: bool = False) -> list[FailedStep]:
         """Return the failed steps among those that have arrived since the last call.
@@ -147,11 +190,9 @@ class FiniteWatch:
             wait: whether to wait for all of them; every rank then has the same steps.
         """
         found = []
-        while self._under_way and (wait or _arrived(self._under_way[0][2])):
-            number, values, event = self._under_way.popleft()
-            if event is not None:
-                event.synchronize()
-            failed, *norms = values.tolist()
+        while self._under_way and (wait or self._under_way[0][1].are_here):
+            number, values = self._under_way.popleft()
+            failed, *norms = values.read()
             self.in_a_row = self.in_a_row + 1 if failed else 0
             if failed:
                 names = zip(("discriminator", "generator"), norms, strict=True)
@@ -165,7 +206,3 @@ class FiniteWatch:
                     "--learning_rate"
                 )
         return found
-
-
-def _arrived(event: torch.cuda.Event | None) -> bool:
-    return event is None or event.query()

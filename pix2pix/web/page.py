@@ -79,40 +79,18 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
     """
     import gradio as gr
 
-    examples = write_examples(folder / "examples")
     with gr.Blocks(
         title=TITLE,
         analytics_enabled=False,
         delete_cache=(DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS),
     ) as page:
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
-        with gr.Row():
-            photo = gr.File(
-                label="Photographs",
-                file_types=list(EXTENSIONS),
-                file_count="multiple",
-                height=140,
-                min_width=300,
-            )
-            chosen = gr.Dataset(
-                label="Or one of these",
-                components=[gr.Image(visible=False)],
-                samples=[[str(example)] for example in examples],
-                type="index",
-                min_width=300,
-                visible=bool(examples),
-            )
+        photo = _add_photo_row(write_examples(folder / "examples"))
         problem = gr.Textbox(label=PROBLEM, interactive=False, visible=False, max_lines=6)
         compared = gr.ImageSlider(
             show_label=False, interactive=False, max_height=640, buttons=["fullscreen"]
         )
-        with gr.Row(equal_height=True):
-            model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1)
-            saturation = gr.Slider(
-                0, MAX_SATURATION, value=1, step=0.1, label="Saturation", buttons=[]
-            )
-            download = gr.DownloadButton(LABEL, variant="primary", interactive=False)
-        chosen.click(lambda index: [str(examples[index])], chosen, photo, api_visibility="private")
+        model, saturation, download = _add_settings_row(list(models))
         gr.on(
             [photo.change, model.change, saturation.change],
             partial(_answer, models, folder),
@@ -123,6 +101,41 @@ def make_page(models: dict[str, Colorizer], folder: Path) -> "gr.Blocks":
             trigger_mode="always_last",
         )
     return page.queue(max_size=MAX_WAITING)
+
+
+def _add_photo_row(examples: Sequence[Path]) -> "gr.File":
+    """Add where photographs are dropped, and examples to click; returns the former."""
+    import gradio as gr
+
+    with gr.Row():
+        photo = gr.File(
+            label="Photographs",
+            file_types=list(EXTENSIONS),
+            file_count="multiple",
+            height=140,
+            min_width=300,
+        )
+        chosen = gr.Dataset(
+            label="Or one of these",
+            components=[gr.Image(visible=False)],
+            samples=[[str(example)] for example in examples],
+            type="index",
+            min_width=300,
+            visible=bool(examples),
+        )
+    chosen.click(lambda index: [str(examples[index])], chosen, photo, api_visibility="private")
+    return photo
+
+
+def _add_settings_row(models: list[str]) -> "tuple[gr.Dropdown, gr.Slider, gr.DownloadButton]":
+    """Add the choice of a model where there are several, saturation, and the download's button."""
+    import gradio as gr
+
+    with gr.Row(equal_height=True):
+        model = gr.Dropdown(models, label="Model", visible=len(models) > 1)
+        saturation = gr.Slider(0, MAX_SATURATION, value=1, step=0.1, label="Saturation", buttons=[])
+        download = gr.DownloadButton(LABEL, variant="primary", interactive=False)
+    return model, saturation, download
 
 
 def write_examples(folder: Path) -> list[Path]:

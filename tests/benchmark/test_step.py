@@ -1,18 +1,16 @@
-"""Sides of a ratio take turns, and the benchmarks of step and loader give what DESIGN promises."""
+"""Sides of a ratio take turns, and the benchmark of the step gives what DESIGN promises."""
 
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
-from pix2pix.benchmark import loader, step
+from pix2pix.benchmark import step
 from pix2pix.benchmark.classic import ClassicStep
 from pix2pix.benchmark.memory import kept_bytes, saved_bytes_per_photograph
-from pix2pix.benchmark.options import LoaderOptions, StepOptions
+from pix2pix.benchmark.options import StepOptions
 from pix2pix.benchmark.rounds import Timing, take_turns
 from pix2pix.run.distributed import Distributed
-from tests.photographs import write_folder
 
 CPU = torch.device("cpu")
 
@@ -128,12 +126,3 @@ def test_a_step_counts_the_operations_of_both_networks():
 
     assert flops(2) > 0
     assert flops(4) == pytest.approx(2 * flops(2), rel=0.01)
-
-
-def test_the_loader_benchmark_reads_photographs_in_three_ways(tmp_path: Path):
-    photos = write_folder(tmp_path / "photos", 6, width=400, height=300)
-    options = LoaderOptions(photos=photos, num_workers=1, batch_size=2, num_batches=8, rounds=1)
-    figures = loader.measure(options)
-    ours, bound = figures["samples_per_second"], figures["decode_bound_samples_per_second"]
-    assert figures["efficiency"] == pytest.approx(ours / bound)
-    assert figures["speedup"] == pytest.approx(ours / figures["classic_samples_per_second"])

@@ -1,6 +1,8 @@
 import errno
 import os
+import platform
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -539,6 +541,18 @@ def test_folders_that_cannot_be_listed_are_named_and_the_rest_goes_on(
     assert not report.is_complete
     assert "folders that could not be listed: 1" in str(report)
     assert "closed: cannot be listed: Permission denied" in capsys.readouterr().err
+
+
+def test_what_a_killed_run_left_is_removed(colorizer, photos, tmp_path, capsys):
+    save(photos / "below" / "a.jpg")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / "out" / "below" / f".colorize-{platform.node()}-{ended.pid}-7.partial"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    run(colorizer, photos, tmp_path / "out")
+    assert not left.exists()
+    assert "unfinished files of a run that was killed: 1 removed" in capsys.readouterr().err
 
 
 def test_raw_files_in_a_folder_are_counted_with_what_to_do(colorizer, photos, tmp_path):

@@ -152,6 +152,16 @@ def test_an_index_reads_as_it_was_written(tmp_path: Path) -> None:
             assert np.array_equal(found.places[member], places)
 
 
+def test_indexes_that_are_kept_hold_no_descriptor_each(tmp_path: Path) -> None:
+    """A process may have 1,024 of them on most systems, and a set has more shards."""
+    index = ShardIndex("0" * 64, as_keys([b"a"]), {"gray": as_places([(0, 1)])})
+    write_index(tmp_path / "x.index.npz", index)
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [read_index(tmp_path / "x.index.npz") for _ in range(20)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert {one.key(0) for one in kept} == {"a"}
+
+
 def test_an_index_has_the_same_bytes_whenever_it_is_written(tmp_path: Path, monkeypatch) -> None:
     first = write_index(tmp_path / "a.index.npz", PICTURES)
     monkeypatch.setattr("time.time", lambda: 2e9)

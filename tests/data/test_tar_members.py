@@ -6,7 +6,7 @@ import pytest
 
 from data_prep.photos import MAX_BYTES
 from pix2pix.data.tar_members import DamagedTarError, Member, is_header, members
-from tests.tars import END, FORMATS, member, signed
+from tests.tars import END, FORMATS, member, signed, write_huge
 
 
 def scan(tmp_path: Path, data: bytes) -> list[Member]:
@@ -43,15 +43,8 @@ def test_names_and_links_of_any_length_are_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["gnu", "pax"])
 def test_members_beyond_8_gib_are_passed_over(tmp_path: Path, kind: str) -> None:
-    size = 2**33 + 100
     path = tmp_path / "x.tar"
-    info = tarfile.TarInfo("large.jpg")
-    info.size = size
-    header = info.tobuf(FORMATS[kind])
-    with path.open("wb") as file:  # mostly a hole
-        file.write(header)
-        file.seek(len(header) + size + -size % 512)
-        file.write(member("small.jpg", b"12") + END)
+    size = write_huge(path, kind)
     with path.open("rb") as file:
         found = [(m.name, m.size) for m in members(file.fileno())]
     assert found == [(b"large.jpg", size), (b"small.jpg", 2)]

@@ -17,7 +17,7 @@ from pix2pix.errors import UserError
 from pix2pix.photos.photo import PhotoError
 from tests.photographs import write_folder
 from tests.shard_runs import contents
-from tests.tars import END, FORMATS, member, signed
+from tests.tars import END, FORMATS, member, signed, write_huge
 
 NAMES = [
     "a.jpg",
@@ -430,15 +430,8 @@ def test_names_and_links_in_a_tar_may_have_any_length(tmp_path: Path, kind: int)
 
 @pytest.mark.parametrize("kind", ["gnu", "pax"])
 def test_members_beyond_8_gib_are_passed_over(tmp_path: Path, kind: str) -> None:
-    size = 2**33 + 100
     path = tmp_path / "x.tar"
-    info = tarfile.TarInfo("large.jpg")
-    info.size = size
-    header = info.tobuf(FORMATS[kind])
-    with path.open("wb") as file:  # mostly a hole
-        file.write(header)
-        file.seek(len(header) + size + -size % 512)
-        file.write(member("small.jpg", b"12") + END)
+    size = write_huge(path, kind)
     source = TarSource(path)
     assert [(p.name, p.size) for p in source.list_photos()] == [
         ("large.jpg", size),

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -17,7 +16,7 @@ from pix2pix.gpu.prove import FAILED, NO_GPU, prove
 from pix2pix.gpu.sections import LOOK, NINE_MINUTES, SECTIONS, Section, Target, Trial
 
 ROOT = Path(__file__).parents[2]
-HERE = "tests.gpu.test_prove"
+FAKES = "tests.gpu.fake_sections"
 ON_CPU = Trial(
     device="cpu",
     image_size=64,
@@ -36,37 +35,14 @@ ON_CPU = Trial(
 )
 
 
-def good(trial):
-    yield {"batch": 1, "photographs/s": 3000.0}
-    yield {"batch": 2, "photographs/s": 4000.5}
-
-
-def stops_halfway(trial):
-    yield {"batch": 1, "photographs/s": 3000.0}
-    raise RuntimeError("CUDA error: an | illegal address")
-
-
-def hangs_halfway(trial):
-    yield {"batch": 1, "photographs/s": 3000.0}
-    time.sleep(600)
-
-
-def measures_nothing(trial):
-    yield from ()
-
-
 def section(name: str, seconds: float = 60, **more) -> Section:
-    return Section(name, "Rates", HERE, name, seconds, **more)
+    return Section(name, "Rates", FAKES, name, seconds, **more)
 
 
 @pytest.fixture(autouse=True)
 def _look_at_once(monkeypatch):
     """Without torch, which takes seconds to import; the whole report is tested below."""
-    monkeypatch.setattr("pix2pix.gpu.prove.LOOK", Section("look", "", HERE, "a_device", 60))
-
-
-def a_device(trial):
-    yield {"where": "a device; torch 1"}
+    monkeypatch.setattr("pix2pix.gpu.prove.LOOK", Section("look", "", FAKES, "a_device", 60))
 
 
 def test_without_a_gpu_one_sentence_and_status_3(tmp_path):

@@ -1,12 +1,16 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep.pairs import PairSettings, make_pair
 from pix2pix.photos import resize as resize_module
-from pix2pix.photos.photo import open_photo
+from pix2pix.photos.icc import rgb_profile
+from pix2pix.photos.photo import open_photo, open_to_resize
 from pix2pix.photos.resize import RESIZER, open_square, picture_size, resize
 from tests.photographs import colorful, encoded
+from tests.photos.odd_files import ADOBE
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -86,3 +90,22 @@ def test_a_square_is_what_preparation_would_have_made(name: str, place) -> None:
 def test_pictures_keep_their_shape() -> None:
     assert picture_size(640, 480, 286) == (381, 286)
     assert picture_size(480, 640, 286) == (286, 381)
+
+
+def test_a_profile_is_applied_after_the_resize_where_that_changes_little() -> None:
+    """Adobe RGB and gamma 1.8 wait for fewer pixels; light does not: its means are others."""
+    noise = np.random.default_rng(0).integers(60, 200, (120, 160, 3), dtype=np.uint8)
+    photo = Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)
+    for gamma, waits in ((563 / 256, True), (1.8, True), (1.0, False)):
+        data = encoded(photo, icc_profile=rgb_profile(ADOBE, gamma), quality=95, subsampling=0)
+        opened, _, to_srgb = open_to_resize(data, 400)
+        waiting = np.asarray(opened).astype(int)
+        late = np.asarray(to_srgb(resize(opened, (320, 240)))).astype(int)
+        first = np.asarray(resize(open_photo(data), (320, 240))).astype(int)
+        assert np.abs(late - first).mean() < 2
+        assert (np.abs(waiting - np.asarray(open_photo(data))).max() > 20) == waits
+        pair = make_pair(data, PairSettings(240, 240, 0.0))
+        stored = np.asarray(Image.open(BytesIO(pair.color_jpeg))).astype(int)
+        assert np.abs(stored - first).mean() < 4  # and JPEG of noise
+        square = open_square(data, 240, 240, 0.0, 0.0)[1].astype(int)
+        assert np.abs(square - first[:, :240]).mean() < 2

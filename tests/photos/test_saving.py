@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from PIL import Image
 from pix2pix.photos import tiff_writing
 from pix2pix.photos.metadata import METADATA_LEFT_OUT, Metadata, jpeg_segment_of_iptc
 from pix2pix.photos.photo import PhotoError, open_picture
-from pix2pix.photos.saving import SAVED_AS_8_BITS, save_pages
+from pix2pix.photos.saving import SAVED_AS_8_BITS, remove_leftovers, save_pages
 from tests.photos.odd_files import ramps
 
 IPTC = b"\x1c\x02\x78\x00\x0bGrandmother"
@@ -147,3 +149,40 @@ def test_a_page_that_cannot_be_read_leaves_no_half_file(tmp_path: Path) -> None:
 def test_metadata_too_long_for_a_jpeg_are_counted(tmp_path: Path) -> None:
     lost = save_pages([ramps(56, 40, 3)], tmp_path / "a.jpg", Metadata(xmp=b"<" + b"x" * 70_000))
     assert lost == [METADATA_LEFT_OUT]
+
+
+UNFINISHED = """
+import sys
+from pathlib import Path
+from pix2pix.photos.metadata import Metadata
+from pix2pix.photos.saving import save_pages
+def pages():
+    print("saving", flush=True)
+    sys.stdin.read()
+    yield None
+save_pages(pages(), Path(sys.argv[1]), Metadata())
+"""
+
+
+def test_what_a_killed_run_left_is_removed_and_what_a_live_one_writes_stays(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", UNFINISHED, str(tmp_path / "a.jpg")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    try:
+        for process in running:
+            assert process.stdout.readline() == b"saving\n"
+        elsewhere = tmp_path / f".colorize-another-machine-{running[0].pid}-0.partial"
+        elsewhere.touch()
+        running[0].kill()
+        running[0].communicate()
+        assert len(list(tmp_path.iterdir())) == 3
+        assert remove_leftovers([tmp_path, tmp_path / "absent"]) == 1
+        (left,) = set(tmp_path.iterdir()) - {elsewhere}
+        assert f"-{running[1].pid}-" in left.name
+        assert elsewhere.exists()
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()

@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from torch.distributed.checkpoint import FileSystemReader
 
 from pix2pix.errors import UserError
 from pix2pix.run import checkpoint_files as files
@@ -20,7 +21,14 @@ from pix2pix.run.state import EMA_NAME
 from pix2pix.run.weights import load_generator, newest_checkpoint
 from pix2pix.training.trainer import Trainer
 from tests.ranks import run_ranks
-from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
+from tests.small_training import (
+    error_at_start,
+    error_of,
+    fit,
+    tensor_digests,
+    tiny_config,
+    trainer_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +59,39 @@ def test_saved_on_2_ranks_it_loads_bit_equal_on(saved, tiny_shards, world_size):
         assert found == digests
 
 
+def bytes_read_by_a_restore(config):
+    """(of them for checksums, of them into the state) of this rank, and the state's digests."""
+    counts = {"sums": 0, "state": 0}
+    sum_of, read_data = files._sum_of, FileSystemReader.read_data
+
+    def counted_sum(path):
+        counts["sums"] += path.stat().st_size
+        return sum_of(path)
+
+    def counted_read(reader, plan, planner):
+        paths = {reader.storage_data[item.storage_index].relative_path for item in plan.items}
+        counts["state"] += sum((reader.path / path).stat().st_size for path in paths)
+        return read_data(reader, plan, planner)
+
+    files._sum_of, FileSystemReader.read_data = counted_sum, counted_read
+    _, digests = restored_digests(config)
+    return counts["sums"], counts["state"], digests
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_resume_reads_a_checkpoint_once_for_its_checksums_and_once_for_all_ranks(
+    saved, tiny_shards, world_size
+):
+    run, digests = saved
+    checkpoint = run / "checkpoints" / "step_000000004"
+    shares = sum(path.stat().st_size for path in checkpoint.glob("*.distcp"))
+    every = shares + (checkpoint / ".metadata").stat().st_size
+    found = run_ranks(bytes_read_by_a_restore, world_size, tiny_config(tiny_shards, run))
+    assert sum(sums for sums, *_ in found) == every
+    assert [state for _, state, _ in found] == [shares] + [0] * (world_size - 1)
+    assert [mine for *_, mine in found] == [digests] * world_size
+
+
 def test_each_rank_writes_about_its_share(saved):
     checkpoint = saved[0] / "checkpoints" / "step_000000004"
     sizes = [path.stat().st_size for path in checkpoint.glob("*.distcp")]
@@ -75,19 +116,6 @@ def output_of_start(config):
     with contextlib.redirect_stdout(io.StringIO()) as output:
         trainer_of(config)
     return output.getvalue()
-
-
-def message_of(work):
-    """The UserError that `work` raises."""
-    try:
-        work()
-    except UserError as error:
-        return str(error)
-    return "no error"
-
-
-def message_of_start(config):
-    return message_of(lambda: trainer_of(config))
 
 
 def flip_bit(path: Path) -> None:
@@ -188,7 +216,7 @@ def test_without_any_complete_checkpoint_it_does_not_start_over_silently(
 ):
     run = copy_of(saved, tmp_path)
     (run / "checkpoints/step_000000004/.metadata").unlink()
-    messages = run_ranks(message_of_start, 2, tiny_config(tiny_shards, run))
+    messages = run_ranks(error_at_start, 2, tiny_config(tiny_shards, run))
     assert messages[0] == messages[1]
     assert "no checkpoint" in messages[0]
     assert "start again from step 0" in messages[0]
@@ -239,7 +267,7 @@ def message_of_fit_without_room(config):
     trainer = trainer_of(config)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing more is an error: EFBIG
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-    return message_of(trainer.fit)
+    return error_of(trainer.fit)
 
 
 def test_a_read_only_folder_is_a_clear_error_before_and_during_a_training(
@@ -260,11 +288,11 @@ def test_a_read_only_folder_is_a_clear_error_before_and_during_a_training(
 def messages_where_the_folder_is_read_only(config, folder):
     give_up_privileges()
     folder.chmod(0o555)
-    before = message_of(lambda: trainer_of(config))
+    before = error_at_start(config)
     folder.chmod(0o755)
     trainer = trainer_of(config)
     folder.chmod(0o555)
-    return before, message_of(trainer.fit)
+    return before, error_of(trainer.fit)
 
 
 def give_up_privileges() -> None:

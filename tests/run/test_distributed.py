@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 from torch import nn
 
@@ -88,6 +89,50 @@ def gradient_of_ranks():
 
 def test_backward_averages_gradients_over_ranks():
     assert run_ranks(gradient_of_ranks, 3) == [2.0] * 3
+
+
+def gradients(how, accumulate):
+    """Gradients of three layers, in several buckets, after steps that set them to None."""
+    me = distributed()
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(nn.Linear(7, 7) for _ in range(3)))
+    if how == "torch's defaults":
+        wrapped = nn.parallel.DistributedDataParallel(layers)
+    else:
+        wrapped = me.parallel(layers, how)
+    optimizer = torch.optim.Adam(layers.parameters(), lr=1e-2, fused=True)
+    for step in range(4):
+        inputs = torch.randn(5, 7, generator=torch.Generator().manual_seed(9 * step + me.rank))
+        if accumulate:
+            with wrapped.no_sync():
+                wrapped(inputs).square().mean().backward()
+        wrapped(inputs.flip(0)).square().mean().backward()
+        found = [parameter.grad.clone() for parameter in layers.parameters()]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    views = wrapped.gradient_as_bucket_view
+    return views, [g.tolist() for g in found], [p.tolist() for p in layers.parameters()]
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_gradients_as_views_of_buckets_are_those_of_torchs_defaults_to_the_bit(accumulate):
+    expected = run_ranks(gradients, 2, "torch's defaults", accumulate)
+    found = run_ranks(gradients, 2, "none", accumulate)
+    assert [views for views, *_ in (*expected, *found)] == [False, False, True, True]
+    assert [values for _, *values in found] == [values for _, *values in expected]
+
+
+def test_compressed_gradients_are_rounded_to_bf16_and_alike_on_all_ranks():
+    first, second = run_ranks(gradients, 2, "bf16", False)
+    assert first == second
+    sent = torch.cat([torch.tensor(values).flatten() for values in first[1]])
+    exact = torch.cat(
+        [torch.tensor(v).flatten() for v in run_ranks(gradients, 2, "none", False)[0][1]]
+    )
+    assert torch.equal(sent, sent.bfloat16().float())
+    assert not torch.equal(sent, exact)
+    # 2^-8 of each rank's part and of the sum; parts of either sign may cancel.
+    assert torch.allclose(sent, exact, rtol=0.1, atol=2e-3)
 
 
 def threads_when_told(told):

@@ -28,23 +28,27 @@ def reader_of(cache, split, counts):
 
 
 @pytest.mark.parametrize(
-    ("counts", "window", "batch"),
+    ("counts", "window", "batch", "steps"),
     [
-        ([5, 5, 5, 5, 4], 1, 6),  # a step reaches over several windows
-        ([5, 5, 5, 5, 4], 2, 6),
-        ([5, 5, 5, 5, 4], 16, 6),
-        ([50] * 9 + [1], 3, 4),
-        ([3, 3, 3, 1], 2, 10),  # two steps reach over three epochs' ends
+        ([5, 5, 5, 5, 4], 1, 6, 2),  # a step reaches over several windows
+        ([5, 5, 5, 5, 4], 2, 6, 2),
+        ([5, 5, 5, 5, 4], 16, 6, 2),
+        ([50] * 9 + [1], 3, 4, 2),
+        ([3, 3, 3, 1], 2, 10, 2),  # two steps reach over three epochs' ends
+        ([5] * 40, 2, 6, 8),  # more than 32 ranks exchange their flags every few steps
+        ([3] * 20 + [1], 2, 4, 32),  # two epochs
     ],
 )
-def test_what_two_steps_need_is_fetched_whatever_the_caches_size(tmp_path, counts, window, batch):
+def test_what_the_next_steps_need_is_fetched_whatever_the_caches_size(
+    tmp_path, counts, window, batch, steps
+):
     cache = ShardCache(tmp_path, 0.0)
     config = tiny_config(
         "folder", tmp_path, global_batch=batch, window_shards=window, total_steps=99
     )
     readers = reader_of(cache, "train", counts), reader_of(cache, "val", [2, 2])
-    needs = TrainingNeeds(readers[0], config, readers[1], 0)
-    for step in range(98):
+    needs = TrainingNeeds(readers[0], config, readers[1], 0, steps)
+    for step in range(99 - steps):
         plan = dict.fromkeys(
             shard.name for _, shard in islice(needs.at(needs.position(step)), 10 * len(counts))
         )

@@ -12,7 +12,7 @@ from tests.photographs import write_folder
 from tests.test_docs import ON_A_CLUSTER, PAGES, sh_commands, with_flags
 from tests.training.test_launcher import ENVIRONMENT, ROOT, wait_for
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 SECONDS = 120
 

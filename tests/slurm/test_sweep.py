@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 from pix2pix.cli.command_line import parse_all
 from pix2pix.config import TrainConfig
@@ -93,6 +94,35 @@ def test_the_table_orders_points_by_a_figure_within_80_columns(tmp_path, capsys)
         sweep_table(tmp_path, "psn")
     plot_sweep(tmp_path, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def gray(psnr: float) -> dict[str, float]:
+    return {f"baseline_gray/{name}": value for name, value in (("psnr", psnr), ("colorfulness", 0))}
+
+
+def test_the_gray_baseline_is_a_row_and_a_dot(tmp_path, monkeypatch):
+    names = ["seed=0", "seed=1", "seed=2"]
+    write_sweep(tmp_path, ["seed=0,1,2"], points_of(["seed=0,1,2"], SHARED))
+    for name, psnr in zip(names, (20.0, 22.0, 24.0), strict=True):
+        figures = {"evaluation/psnr": psnr, "evaluation/colorfulness": 30.0}
+        logged(tmp_path, name, 20, **figures, **gray(21.0))
+    lines = sweep_table(tmp_path, "psnr").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["seed=2", "seed=1", "gray", "seed=0"]
+    assert lines[3].split() == ["gray", "-", "21.00", "-", "0.000", "-", "-"]
+
+    dots = []
+    monkeypatch.setattr(Axes, "plot", lambda self, x, y, mark: dots.append((x, y, mark)))
+    plot_sweep(tmp_path, tmp_path / "sweep.png")
+    assert (0, 21.0, "ks") in dots
+    assert len(dots) == 4
+
+
+def test_points_of_other_sizes_have_baselines_of_their_own(tmp_path):
+    write_sweep(tmp_path, ["seed=0,1,2"], points_of(["seed=0,1,2"], SHARED))
+    for name, psnr in (("seed=0", 21.0), ("seed=1", 21.0000001), ("seed=2", 23.0)):
+        logged(tmp_path, name, 20, **gray(psnr))
+    lines = sweep_table(tmp_path, "psnr").splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("gray")] == ["23.00", "21.00"]
 
 
 def test_points_of_an_earlier_submission_stay(tmp_path):

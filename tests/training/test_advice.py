@@ -5,7 +5,12 @@ import time
 import pytest
 
 from pix2pix.training import advice
-from pix2pix.training.advice import SlowSteps, small_batch
+from pix2pix.training.advice import (
+    SlowSteps,
+    nothing_to_compress,
+    small_batch,
+    small_for_a_gpu,
+)
 from tests.small_training import tiny_config
 
 
@@ -31,6 +36,18 @@ def test_batch_norm_over_a_few_photographs_is_told(changes, batch, words):
 )
 def test_enough_photographs_or_another_norm_are_no_matter(changes, batch):
     assert small_batch(config(**changes), batch) is None
+
+
+def test_fewer_than_8_photographs_at_a_time_are_told_on_a_gpu():
+    assert small_for_a_gpu(7, on_cpu=False).startswith("7 photographs at a time")
+    assert small_for_a_gpu(8, on_cpu=False) is None
+    assert small_for_a_gpu(1, on_cpu=True) is None
+
+
+def test_a_compression_that_does_nothing_is_told():
+    assert "does nothing here" in nothing_to_compress(config(gradient_compression="bf16"), 1)
+    assert nothing_to_compress(config(gradient_compression="bf16"), 2) is None
+    assert nothing_to_compress(config(), 1) is None
 
 
 def lines(monkeypatch, seconds, steps=100, on_cpu=True, **changes):

@@ -49,6 +49,7 @@ def test_a_gpu_that_only_emulates_bf16_trains_in_fp16(gpu):
     assert (said is None) == (gpu == "H100")
     assert said is None or "several times slower" in said
     assert price("fp16", GPU) is None
+    assert "without TF32" in price("no", GPU)
 
 
 def test_bf16_that_a_cpu_emulates_has_its_price(monkeypatch):

@@ -7,13 +7,18 @@ import torch
 from PIL import Image
 
 from pix2pix import Colorizer, Generator
-from pix2pix.errors import UserError
 from pix2pix.export.card import model_card
 from pix2pix.export.export import export
 from pix2pix.model.encoder_weights import find_weights, packaged_file
 from pix2pix.run.run_directory import RunDirectory
 from tests.ranks import run_ranks
-from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
+from tests.small_training import (
+    error_at_start,
+    fit,
+    tensor_digests,
+    tiny_config,
+    trainer_of,
+)
 
 ENCODER = {"encoder": "efficientnet_lite0", "num_workers": 0}
 
@@ -65,14 +70,6 @@ def test_a_card_tells_of_weights_that_are_random_or_of_an_unknown_license(tiny_s
     assert "their license is not known here; ask whoever made them (file mine.pth, SHA-256" in card
 
 
-def error_of(config):
-    try:
-        trainer_of(config)
-    except UserError as error:
-        return str(error)
-    return None
-
-
 def test_other_weights_than_the_run_began_with_are_refused(tiny_shards, tmp_path):
     config = tiny_config(
         tiny_shards, tmp_path / "run", total_steps=2, checkpoint_every=1, **ENCODER
@@ -88,13 +85,13 @@ def test_other_weights_than_the_run_began_with_are_refused(tiny_shards, tmp_path
         encoder_weights=str(tmp_path / "other.pth"),
         **ENCODER,
     )
-    (message,) = run_ranks(error_of, 1, changed)
+    (message,) = run_ranks(error_at_start, 1, changed)
     assert "began with other weights of its encoder" in message
 
 
 def test_a_run_that_began_without_an_encoder_refuses_one(tiny_shards, tmp_path):
     run_ranks(fit, 1, tiny_config(tiny_shards, tmp_path / "run", total_steps=1, num_workers=0))
-    (message,) = run_ranks(error_of, 1, tiny_config(tiny_shards, tmp_path / "run", **ENCODER))
+    (message,) = run_ranks(error_at_start, 1, tiny_config(tiny_shards, tmp_path / "run", **ENCODER))
     assert "encoder: 'none' there, 'efficientnet_lite0' here" in message
 
 
@@ -123,5 +120,5 @@ def test_an_export_colors_as_its_run_does_and_starts_another_training(tiny_shard
     ((encoder, average),) = run_ranks(encoders_at_start, 1, start)
     assert encoder == average == tensor_digests(loaded.encoder.state_dict())
     plain = tiny_config(tiny_shards, tmp_path / "plain", init_from=tmp_path / "model")
-    (message,) = run_ranks(error_of, 1, plain)
+    (message,) = run_ranks(error_at_start, 1, plain)
     assert "encoder 'efficientnet_lite0', this training 'none'" in message

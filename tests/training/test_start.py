@@ -5,10 +5,9 @@ import io
 
 import torch
 
-from pix2pix.errors import UserError
 from pix2pix.export.generator import Generator
 from tests.ranks import run_ranks
-from tests.small_training import tensor_digests, tiny_config, trainer_of
+from tests.small_training import error_at_start, tensor_digests, tiny_config, trainer_of
 
 
 def weights_at_start(config):
@@ -37,16 +36,8 @@ def test_an_export_gives_generator_and_average_and_a_fresh_discriminator(tiny_sh
     assert nothing == ""
 
 
-def error_of(config):
-    try:
-        trainer_of(config)
-    except UserError as error:
-        return str(error)
-    return None
-
-
 def test_an_export_of_another_network_is_refused_on_every_rank(tiny_shards, tmp_path):
     Generator(image_size=64, width=8).save_pretrained(tmp_path / "export")
     config = tiny_config(tiny_shards, tmp_path / "run", init_from=tmp_path / "export")
-    for message in run_ranks(error_of, 2, config):
+    for message in run_ranks(error_at_start, 2, config):
         assert "has generator_width 8, this training 4; networks must be alike" in message

@@ -215,6 +215,18 @@ def test_pictures_and_evaluation_come_at_their_cadence_and_at_the_end(tiny_shard
     assert evaluated == [2, 4]
 
 
+def test_the_first_and_the_last_evaluation_measure_the_gray_photographs_too(tiny_shards, tmp_path):
+    config = tiny_config(tiny_shards, tmp_path / "run", total_steps=3, evaluate_every=1)
+    run_ranks(fit, 1, config)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    found = {r["step"]: r for r in map(json.loads, lines) if "baseline_gray/psnr" in r}
+    assert list(found) == [1, 3]
+    for metric in ("psnr", "ssim", "chroma_error", "colorfulness"):
+        assert found[1][f"baseline_gray/{metric}"] == found[3][f"baseline_gray/{metric}"]
+    assert found[1]["baseline_gray/colorfulness"] == pytest.approx(0, abs=1e-4)
+    assert found[1]["baseline_gray/psnr"] > 10
+
+
 def test_time_limit_saves_and_stops(tiny_shards, tmp_path):
     config = tiny_config(tiny_shards, tmp_path / "run", total_steps=500, time_limit_minutes=1e-4)
     stopped = run_ranks(fit, 2, config)
