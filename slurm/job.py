@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pix2pix.config import TrainConfig
+from pix2pix.data import loader_server
 from pix2pix.errors import LostProcessError, UserError
 from pix2pix.evaluation.report import EvaluateOptions
 from pix2pix.run.run_directory import RunDirectory
@@ -52,6 +53,7 @@ class TrainJob:
         with StopRequest(patient=True).listening() as request:
             with telling_errors(records, member):
                 check_snapshot(self.snapshot)
+                start_loader_server(self.config.num_workers)
                 stop = self._fit(member, records, request)
             return 0 if stop is None else end_stopped(member, records, stop)
 
@@ -99,6 +101,7 @@ class EvaluateJob:
     def __call__(self) -> int:
         """Take part in the evaluation on this rank; rank 0 writes the report."""
         with in_job(self.folder, self.snapshot) as (member, records):
+            start_loader_server(self.options.num_workers)
             from pix2pix.evaluation.report import make_report
 
             with join(member, records.folder, COLLECTIVE_TIMEOUT_MINUTES) as distributed:
@@ -117,6 +120,12 @@ def in_job(folder: Path, snapshot: Path | None) -> Iterator[tuple[Member, Record
     with telling_errors(records, member):
         check_snapshot(snapshot)
         yield member, records
+
+
+def start_loader_server(num_workers: int | None) -> None:
+    """Start the server of loader workers, if any: it imports torch while this process does."""
+    if num_workers != 0:
+        loader_server.start()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def num_gpus(recipe: Path) -> int:
 def test_there_is_a_recipe_for_each_size_of_machine():
     coco = {num_gpus(recipe) for recipe in RECIPES if recipe.stem.startswith("coco_")}
     assert coco == {1, 8, 32}
-    assert {"demo", "classic"} <= {recipe.stem for recipe in RECIPES}
+    assert {"demo", "classic", "pretrained"} <= {recipe.stem for recipe in RECIPES}
 
 
 COCO = [r for r in RECIPES if r.stem.startswith("coco_") and not r.stem.endswith("_pretrained")]

@@ -16,7 +16,7 @@ from pix2pix.data.batches import EvaluationBatches, resize
 from pix2pix.data.data_set import open_data
 from pix2pix.data.reader import ShardReader
 from pix2pix.errors import UserError
-from pix2pix.evaluation import run_evaluation
+from pix2pix.evaluation import baselines, run_evaluation
 from pix2pix.evaluation.baselines import mean_ab, paint_one_color, paint_true_chroma
 from pix2pix.evaluation.features import FeatureNetworks, frechet_distance, kernel_distance
 from pix2pix.evaluation.metrics import chroma_histogram, hellinger, quantize
@@ -105,6 +105,27 @@ def test_set_figures_are_those_of_the_gathered_features(alone):
     assert report["true_chroma"]["fid"] < report["gray"]["fid"]
     assert report["lpips"] == pytest.approx(table.columns["colorized/lpips"].mean())
     assert report["true_chroma"]["lpips"] < report["gray"]["lpips"]
+
+
+def conversions_to_lab(run, shards):
+    """Pictures that an evaluation converts to Lab, by photograph."""
+    count = 0
+    for module in (baselines, run_evaluation):
+
+        def counted(rgb, convert=module.rgb_to_lab):
+            nonlocal count
+            count += len(rgb)
+            return convert(rgb)
+
+        module.rgb_to_lab = counted
+    distributed = Distributed(timeout_minutes=1, num_threads=1)
+    report = measure_run(run, [str(shards)], "val", distributed, num_workers=0).report
+    return count / report["num_samples"]
+
+
+def test_each_distinct_picture_is_converted_to_lab_once(run, tiny_shards):
+    # The truth as stored for its mean and for its chroma, as saved, and four colorings.
+    assert run_ranks(conversions_to_lab, 1, run, tiny_shards) == [7]
 
 
 def direct_figures(shards):
