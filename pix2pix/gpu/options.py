@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pix2pix.cli.options import option
 from pix2pix.errors import UserError
@@ -25,7 +25,10 @@ class GpuOptions:
     """What to prove and measure, and where the report is written."""
 
     part: Part | None = option(
-        None, help="one section of the report; none: all but autotune, nine minutes"
+        None,
+        help=f"one section of the report: {', '.join(get_args(Part))}; none: all but the last, "
+        "nine minutes",
+        metavar="SECTION",
     )
     photos: Path | None = option(
         None, help="photographs of the classic run; none: synthetic ones", metavar="DIR|ZIP|TAR"
