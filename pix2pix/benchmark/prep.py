@@ -27,7 +27,6 @@ from data_prep.photos import FolderSource, Photo, digest_photos
 from data_prep.shard_file import Prep, ShardTask, make_shard
 from data_prep.workers import work_in_parallel
 from pix2pix.benchmark.codecs import codec_rate, psnr_of_path
-from pix2pix.benchmark.loader_indexed import indexing_figures
 from pix2pix.benchmark.options import PrepOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import spread
@@ -48,6 +47,9 @@ def measure(options: PrepOptions) -> dict[str, float | int | str]:
 
     Raises UserError where no photograph can be used.
     """
+    # Not above: the worker whose memory is measured imports this file, and that one imports torch.
+    from pix2pix.benchmark.loader_indexed import indexing_figures
+
     num_workers = options.num_workers or num_cores()
     with TemporaryDirectory(prefix="prep-") as folder:
         if options.photos is None:
