@@ -217,7 +217,7 @@ def test_a_disk_that_fails_one_of_two_ranks_stops_both_with_the_same_step(
     assert saved == [f"step_{logged_steps(run_dir)[-1]:09d}"]
 
 
-@pytest.mark.parametrize("works", [0, 24])  # 3 reads fetch a shard; there are 7, which do not fit
+@pytest.mark.parametrize("works", [0, 15])  # 3 reads fetch a shard; there are 7, five come
 def test_a_disk_behind_a_cache_is_blamed_as_any_other(tiny_shards, tmp_path, faults, works):
     size = max(path.stat().st_size for path in tiny_shards.glob("*.tar"))
     cache = {"shards_cache": tmp_path / "cache", "shards_cache_gib": 3.5 * size / 2**30}
