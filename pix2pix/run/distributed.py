@@ -6,7 +6,6 @@ ranks, rank 0 writes. A process that was not launched as one of many is rank 0 o
 
 import contextlib
 import ctypes
-import gc
 import os
 import re
 import signal
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from pix2pix.cli.help import wrap
 from pix2pix.errors import LostProcessError, UserError
 from pix2pix.run.devices import check_gpus, device_ids
+from pix2pix.run.leaving import leave_together
 from pix2pix.system.cores import cores_of_process, share_of_cores
 
 # NCCL's watchdog aborts the process with a stack dump. The exchange of each step, on the CPU group,
@@ -250,19 +250,10 @@ class Distributed:
             ) from None
 
     def shutdown(self) -> None:
-        """Leave the process group, and wait for its threads to end.
-
-        A thread of gloo takes the interpreter's lock to release the tensors of its last message. If
-        the interpreter is ending by then, it aborts the process, whose work is done ("terminate
-        called without an active exception"; torch 2.14 on a busy machine). A group joins its
-        threads when the last reference to it goes: that of DDP is collected here, unless the
-        network is in use. Ours goes last: its destructor, unlike that of DDP, releases the lock.
-        """
+        """Leave the process group with all ranks, its threads ended; every rank calls it."""
         if dist.is_initialized():
-            groups, self._groups = [dist.group.WORLD, *self._groups], []
-            dist.destroy_process_group()
-            gc.collect()
-            del groups
+            groups, self._groups = self._groups, []
+            leave_together(groups)
 
 
 def _average_in_bf16(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
