@@ -4,6 +4,8 @@ Their decoder works at the same fraction of the size. For the loader it resizes 
 well; for indexing it reads the same tars.
 """
 
+import contextlib
+import io
 import math
 import multiprocessing
 import os
@@ -98,7 +100,8 @@ def indexing_figures(
 
 
 def _index_all(tars: Path, out: Path, num_workers: int) -> None:
-    index(tars, out, num_workers)
+    with contextlib.redirect_stderr(io.StringIO()):  # links of few pictures: many are copies
+        index(tars, out, num_workers)
     rmtree(out)
 
 
