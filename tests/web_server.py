@@ -1,5 +1,6 @@
 """A real HTTP server on loopback that misbehaves as a test asks it to, one fault per request."""
 
+import socketserver
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,12 +17,12 @@ class Asked(NamedTuple):
     is_head: bool = False  # the headers alone
 
 
-class LoopbackServer(ThreadingHTTPServer):
+class OnLoopback(socketserver.ThreadingTCPServer):
     """A server on a free port of loopback, while its context lasts; then `closing` is set."""
 
     daemon_threads = True
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, handler: type[socketserver.BaseRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self.closing = threading.Event()
 
@@ -37,6 +38,10 @@ class LoopbackServer(ThreadingHTTPServer):
         self.closing.set()
         self.shutdown()
         self.server_close()
+
+
+class LoopbackServer(OnLoopback, ThreadingHTTPServer):
+    """One that speaks HTTP."""
 
 
 class WebServer(LoopbackServer):

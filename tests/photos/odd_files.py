@@ -9,6 +9,8 @@ import tifffile
 from PIL import Image
 
 from pix2pix.photos.icc import SRGB_CHROMATICITIES, Chromaticities
+from pix2pix.photos.photo import open_picture
+from pix2pix.photos.picture import read_upright
 
 P3: Chromaticities = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
 ADOBE: Chromaticities = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
@@ -135,3 +137,12 @@ def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 4):
         return turned[:, ::-1]
     return turned[::-1] if orientation in (5, 7) else turned
+
+
+def opened(data: bytes) -> tuple[np.ndarray, list[str]]:
+    """Return the pixels of a file's first picture, upright, and the notes on it."""
+    picture = open_picture(data, 10**6)
+    try:
+        return read_upright(picture, 0), picture.notes
+    finally:
+        picture.close()

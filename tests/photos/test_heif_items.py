@@ -10,9 +10,9 @@ import pytest
 from pix2pix.photos import opening
 from pix2pix.photos.heif_items import picture_properties
 from pix2pix.photos.icc import BT_2020_CHROMATICITIES
-from pix2pix.photos.photo import open_photo, open_picture
+from pix2pix.photos.photo import open_photo
 from pix2pix.photos.picture import COLORS_NOT_READ, READ_AS_8_BITS, read_upright
-from tests.photos.odd_files import P3, light_to_srgb, ramps, rgb_as_seen
+from tests.photos.odd_files import P3, light_to_srgb, opened, ramps, rgb_as_seen
 
 DISPLAY_P3, BT_2020, SRGB = 12, 9, 13
 PQ, HLG = 16, 18
@@ -38,14 +38,6 @@ def heic(bits: int, primaries: int = 1, transfer: int = SRGB) -> bytes:
         patch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
         file.save(out, quality=100, chroma=444, **options)
     return out.getvalue()
-
-
-def opened(data: bytes) -> tuple[np.ndarray, list[str]]:
-    picture = open_picture(data, 10**6)
-    try:
-        return read_upright(picture, 0), picture.notes
-    finally:
-        picture.close()
 
 
 def as_seen(primaries: int) -> np.ndarray:

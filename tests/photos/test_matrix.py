@@ -17,7 +17,7 @@ from PIL import features
 
 from pix2pix.photos.icc import rgb_profile
 from pix2pix.photos.photo import open_photo, open_picture
-from pix2pix.photos.picture import PROFILE_IGNORED, Picture, read_gray, read_upright
+from pix2pix.photos.picture import PROFILE_IGNORED, Picture, read_gray
 from pix2pix.photos.png_chunks import chunk, insert_chunks
 from tests.photos.odd_files import (
     ADOBE,
@@ -28,6 +28,7 @@ from tests.photos.odd_files import (
     gray_as_seen,
     gray_profile,
     light_to_srgb,
+    opened,
     ramps,
     rgb_as_seen,
     tiff,
@@ -36,14 +37,6 @@ from tests.photos.odd_files import (
 
 TOLERANCE = {np.dtype(np.uint8): 2 / 255, np.dtype(np.uint16): 80 / 65535}
 RGB_PROFILES = {"adobe": (ADOBE, 563 / 256), "p3": (P3, 563 / 256)}
-
-
-def opened(data: bytes) -> tuple[np.ndarray, list[str]]:
-    picture = open_picture(data, 10**6)
-    try:
-        return read_upright(picture, 0), picture.notes
-    finally:
-        picture.close()
 
 
 def to_unit(samples: np.ndarray) -> np.ndarray:
