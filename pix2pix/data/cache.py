@@ -5,6 +5,7 @@ again. Which shards are fetched ahead and which leave is the order's to say (pre
 """
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from errno import EDQUOT, ENOSPC
 from hashlib import sha256
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pix2pix.data.fetch import FetchError, chunks
 from pix2pix.data.shards import Shard
@@ -23,6 +24,7 @@ from pix2pix.errors import StorageError, UserError
 from pix2pix.system.durable import flush
 from pix2pix.system.reading import TRANSIENT
 
+MARK = "needs-"  # files that begin so name the tars that a training uses now
 TRIES = 3
 SHARE_OF_FREE = 0.8
 _LEFT_SECONDS = 3600  # a file that nobody has written to for so long is given up
@@ -47,10 +49,11 @@ def cache_folder(wanted: str | None) -> Path:
 
 
 class ShardCache:
-    """Shards in a folder of this node, `most_bytes` at most by what is fetched ahead.
+    """Shards in a folder of this node, `most_bytes` at most but for what is in use.
 
     A process that needs one that is not there fetches it, whatever that limit says: nothing that
-    is needed is refused. fetched_bytes, fetch_seconds: of this process.
+    is needed is refused. What nobody needs makes room then (`trim`).
+    fetched_bytes, fetch_seconds: of this process.
     """
 
     def __init__(self, folder: Path, most_gib: float | None = None) -> None:
@@ -58,6 +61,7 @@ class ShardCache:
         self.folder = folder
         self.fetched_bytes = 0
         self.fetch_seconds = 0.0
+        self._trimmed_at_bytes = 0
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f".{uuid.uuid4().hex}.tmp"
@@ -122,6 +126,43 @@ class ShardCache:
         """Remove a tar; who has it open reads on."""
         with contextlib.suppress(OSError):
             (self.folder / name).unlink()
+
+    def trim(self, kept: Shard) -> None:
+        """Remove tars until they are `most_bytes`: first those that came first, none in use.
+
+        For a process that has fetched `kept` by itself: the order of need is not known to it. Does
+        nothing if nothing was fetched since the last time.
+        """
+        if self.fetched_bytes == self._trimmed_at_bytes:
+            return
+        self._trimmed_at_bytes = self.fetched_bytes
+        there = self.files()
+        excess = sum(there.values()) - self.most_bytes
+        if excess <= 0:
+            return
+        free = there.keys() - self.in_use() - {self.path(kept).name}
+        for name in sorted(free, key=lambda name: _fetched_at(self.folder / name)):
+            self.remove(name)
+            excess -= there[name]
+            if excess <= 0:
+                return
+
+    def in_use(self, but: Path | None = None) -> set[str]:
+        """Return the tars that live trainings say they use now; marks of dead ones are removed.
+
+        but: the mark of this one, which is not looked at.
+        """
+        needed: set[str] = set()
+        for mark in self.folder.glob(f"{MARK}*.json"):
+            if mark == but:
+                continue
+            with contextlib.suppress(OSError, ValueError, NotImplementedError):
+                if _is_alive(mark):
+                    needed.update(json.loads(mark.read_bytes()))
+                else:
+                    mark.unlink()
+                    mark.with_suffix(".lock").unlink()
+        return needed
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[bool]:
@@ -206,3 +247,19 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
+
+
+def _fetched_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # somebody else removed it
+        return 0.0
+
+
+def _is_alive(mark: Path) -> bool:
+    lock = FileLock(mark.with_suffix(".lock"), timeout=0)
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True

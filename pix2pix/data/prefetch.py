@@ -9,17 +9,14 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from pix2pix.data.cache import ShardCache
+from pix2pix.data.cache import MARK, ShardCache
 from pix2pix.data.data_set import Need
 from pix2pix.errors import StorageError, UserError
 from pix2pix.system.reading import LONGEST_PAUSE_SECONDS, TRANSIENT
-
-_MARK = "needs-"
 
 
 class Needs(Protocol):
@@ -54,7 +51,8 @@ class Prefetcher:
         self._position = needs.start
         self._changed = threading.Condition()
         self._left = False
-        self._mark = cache.folder / f"{_MARK}{uuid.uuid4().hex}.json"
+        self._is_asked = False
+        self._mark = cache.folder / f"{MARK}{uuid.uuid4().hex}.json"
         self._alive = FileLock(self._mark.with_suffix(".lock"))
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
 
@@ -78,11 +76,18 @@ class Prefetcher:
             self._position = position
             self._changed.notify()
 
+    def look_again(self) -> None:
+        """Look for what is missing: a process that fetched by itself may have removed it."""
+        with self._changed:
+            self._is_asked = True
+            self._changed.notify()
+
     def _run(self) -> None:
         try:
             while not self._left:
                 with self._changed:
                     position = self._position
+                    self._is_asked = False
                 try:
                     fetched = self._fetch_next(self._plan(position))
                 except (StorageError, OSError) as error:
@@ -100,7 +105,8 @@ class Prefetcher:
     def _wait_for_change(self, position: int, most_seconds: float | None = None) -> None:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._left or self._position != position, timeout=most_seconds
+                lambda: self._left or self._is_asked or self._position != position,
+                timeout=most_seconds,
             )
 
     def _plan(self, position: int) -> list[Need]:
@@ -141,7 +147,7 @@ class Prefetcher:
         if excess <= 0:
             return
         names = [self._name(need) for need in plan]
-        kept = self._needed_by_others() | set(names[:number])
+        kept = self.cache.in_use(but=self._mark) | set(names[:number])
         unknown = sorted(there.keys() - set(names))
         for name in unknown + names[:number:-1]:
             if name in there and name not in kept:
@@ -152,26 +158,3 @@ class Prefetcher:
 
     def _name(self, need: Need) -> str:
         return self.cache.path(need[1]).name
-
-    def _needed_by_others(self) -> set[str]:
-        """Return what other trainings use of the cache now; marks of dead ones are removed."""
-        needed: set[str] = set()
-        for mark in self.cache.folder.glob(f"{_MARK}*.json"):
-            if mark == self._mark:
-                continue
-            with contextlib.suppress(OSError, ValueError, NotImplementedError):
-                if _is_alive(mark):
-                    needed.update(json.loads(mark.read_bytes()))
-                else:
-                    mark.unlink()
-                    mark.with_suffix(".lock").unlink()
-        return needed
-
-
-def _is_alive(mark: Path) -> bool:
-    lock = FileLock(mark.with_suffix(".lock"), timeout=0)
-    try:
-        with lock:
-            return False
-    except Timeout:
-        return True

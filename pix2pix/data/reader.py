@@ -14,6 +14,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from pix2pix.data.data_set import DataSet, digest_of
 from pix2pix.data.index import ShardIndex
+from pix2pix.data.shards import Shard
 from pix2pix.errors import UserError
 from pix2pix.photos.photo_error import PhotoError
 from pix2pix.system.reading import PatientFile, patiently
@@ -23,6 +24,7 @@ from pix2pix.system.reading import PatientFile, patiently
 OPEN_FILES = 512
 # Of shards in a cache: one that leaves it holds its room until it is closed. About a window.
 OPEN_CACHED = 16
+_OPEN_TRIES = 10  # of a cache so small that its shards leave as soon as they are there
 
 Square = NDArray[np.uint8]  # [side, side, 1 or 3]
 
@@ -148,7 +150,7 @@ class ShardReader:
         path = self._paths[shard]
         if path is not None:
             return self._files.open(path)
-        file = self._cached.pop(shard, None) or _open(data.tar(entry))
+        file = self._cached.pop(shard, None) or _open_cached(data, entry)
         self._cached[shard] = file
         if len(self._cached) > OPEN_CACHED:
             self._cached.pop(next(iter(self._cached))).close()
@@ -177,3 +179,22 @@ def _open(path: Path) -> PatientFile:
         return PatientFile(path)
     except OSError as error:
         raise UserError(f"can't read shard {path}: {error.strerror}") from error
+
+
+def _open_cached(data: DataSet, shard: Shard) -> PatientFile:
+    """Open a shard in the cache; if this process had to fetch it, others make room."""
+    cache = data.cache
+    assert cache is not None, "what is cached has a cache"
+    for _ in range(_OPEN_TRIES):
+        try:
+            file = PatientFile(data.tar(shard))
+        except FileNotFoundError:  # another process made room for its own
+            continue
+        except OSError as error:
+            raise UserError(f"can't read shard {cache.path(shard)}: {error.strerror}") from error
+        cache.trim(shard)
+        return file
+    raise UserError(
+        f"the cache {cache.folder} is too small: what it fetches is removed at once for something "
+        "else; raise --shards_cache_gib"
+    )

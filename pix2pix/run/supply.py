@@ -151,7 +151,10 @@ class Supply:
         started = said = time.monotonic()
         while True:
             stop = self._stop() or self._disk_fails
-            short, failed, stopped = self._agreement.now(lacks(), bool(self.failure), stop)
+            is_short = lacks()
+            if is_short and self._prefetcher is not None:
+                self._prefetcher.look_again()
+            short, failed, stopped = self._agreement.now(is_short, bool(self.failure), stop)
             if failed:
                 self._distributed.raise_on_all_ranks(self.failure)
             now = time.monotonic()

@@ -1,14 +1,19 @@
 """Promises of the cache: each shard once, whole or not at all, and never a secret or a hang."""
 
+import contextlib
+import json
 import multiprocessing
 import shutil
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pix2pix.data import fetch
 from pix2pix.data.cache import ShardCache, cache_folder
+from pix2pix.data.data_set import DataSet
+from pix2pix.data.reader import ShardReader
 from pix2pix.data.shards import Shard, open_split
 from pix2pix.errors import UserError
 from tests.data import shard_server
@@ -163,6 +168,60 @@ def test_the_folder_is_the_nodes_and_never_the_home(monkeypatch, tmp_path) -> No
     assert cache_folder(None).parent == tmp_path / "mine"
     with pytest.raises(UserError, match=r"\$NO_SUCH/x: this node has no such variable"):
         cache_folder("$NO_SUCH/x")
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_a_reader_that_fetches_by_itself_keeps_the_limit(server, tiny_shards, tmp_path, room):
+    split = open_split(tiny_shards, "train")
+    most = max(shard.bytes for shard in split.shards)
+    cache = ShardCache(tmp_path, (room + 0.5) * most / 2**30)
+    used = split.shards[0]
+    cache.get(f"{server.url}/{used.name}", used)
+    with in_use(cache, used):
+        reader = ShardReader([DataSet(server.url, split, cache=cache)], 64)
+        for shard in range(1, len(split.shards)):
+            reader.square(shard, 0, 64, 0.5, 0.5)
+            there = [shard for shard in split.shards if cache.has(shard)]
+            assert split.shards[shard] in there
+            assert used in there  # a live training says that it needs it
+            assert len(there) <= max(room, 2)
+        assert cache.has(split.shards[-1])
+    again = ShardReader([DataSet(server.url, split, cache=cache)], 64)  # it has none open
+    for shard in (1, 2):  # nobody says so any more
+        again.square(shard, 0, 64, 0.5, 0.5)
+    assert not cache.has(used)
+    assert len([shard for shard in split.shards if cache.has(shard)]) == room
+
+
+@contextlib.contextmanager
+def in_use(cache: ShardCache, shard: Shard):
+    """Another training, which says that it uses the shard."""
+    (cache.folder / "needs-x.json").write_text(json.dumps([cache.path(shard).name]))
+    with FileLock(cache.folder / "needs-x.lock"):
+        yield
+
+
+def test_a_shard_that_leaves_before_it_is_opened_is_fetched_again(
+    server, tiny_shards, tmp_path, monkeypatch
+):
+    split = open_split(tiny_shards, "train")
+    cache = ShardCache(tmp_path, 1)
+    get_it = ShardCache.get
+    left = [split.shards[0].sha256] * 2
+
+    def and_leave(self, place, shard):
+        path = get_it(self, place, shard)
+        if left:
+            left.pop()
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(ShardCache, "get", and_leave)
+    reader = ShardReader([DataSet(server.url, split, cache=cache)], 64)
+    assert reader.square(0, 0, 64, 0.5, 0.5)[0].startswith("train-000000.tar/")
+    left += [split.shards[1].sha256] * 99
+    with pytest.raises(UserError, match=r"is too small: .*raise --shards_cache_gib"):
+        reader.square(1, 0, 64, 0.5, 0.5)
 
 
 def test_by_default_it_may_take_most_of_what_is_free(tmp_path) -> None:

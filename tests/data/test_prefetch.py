@@ -97,6 +97,15 @@ def test_what_another_training_uses_stays(server, tmp_path):
     assert not (tmp_path / "needs-dead.json").exists()
 
 
+def test_what_another_process_removed_comes_again_for_who_waits(server, tmp_path):
+    cache, needs = needs_of(server, tmp_path, [0, 1], room=2)
+    with Prefetcher(cache, needs) as prefetcher:
+        wait_for(lambda: there(cache, needs) == [0, 1])
+        cache.remove(cache.path(needs.shards[1][1]).name)
+        wait_for(lambda: prefetcher.look_again() or there(cache, needs) == [0, 1])
+    assert server.tars["train-000001.tar"] == 2
+
+
 def test_it_says_what_it_uses_and_takes_that_back(server, tmp_path):
     cache, needs = needs_of(server, tmp_path, [0, 1, 2], room=3, soon=2)
     with Prefetcher(cache, needs):
