@@ -64,6 +64,7 @@ EXTRAS = {
     ],
     "s3": ["s3fs>=2024.6"],  # shards in S3 and the like
     "gs": ["gcsfs>=2024.6"],  # shards in Google Cloud Storage
+    "az": ["adlfs>=2024.4"],  # shards in Azure's blob storage
     "dev": [
         "imagecodecs>=2024.9.22",  # tests read what comes back with these
         "tifffile>=2024.8.30",
@@ -76,7 +77,10 @@ EXTRAS = {
         "playwright>=1.50",  # tests open the page in the system's Chromium
         "s3fs>=2024.6",  # tests read shards over S3
         "moto[s3]>=5.0",  # from a server of it on loopback
-        "flask>=3.0",  # which needs this
+        "gcsfs>=2024.6",  # over Google Cloud's protocol
+        "gcp-storage-emulator>=2026.7",  # from an emulator of it, 0.3 MB
+        "adlfs>=2024.4",  # and over Azure's, from a small substitution: its emulator comes by npm
+        "flask>=3.0",  # moto needs this
         "flask-cors>=4.0",  # and this
         "torchmetrics>=1.4",  # tests check our metrics against it
         "torch-fidelity>=0.3",  # and against this

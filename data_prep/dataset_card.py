@@ -44,15 +44,20 @@ The photographs are other people's; their licenses are theirs to give.
 ## How to load it
 
 ```python
-import webdataset
-
-urls = {urls}
+{opener}urls = {urls}
 for sample in webdataset.WebDataset(urls, shardshuffle=False).decode("pil"):
     print(sample["__key__"], sample[{picture!r}].size)
 ```
 
 To train on it: `accelerate launch scripts/train.py --shards {place} --run_dir runs/NAME`
 """
+_OPENER = "import webdataset\n\n"
+_OPENER_OF_AZURE = """\
+import fsspec
+import webdataset
+
+webdataset.gopen_schemes["az"] = lambda url, mode, bufsize, **_: fsspec.open(url, mode).open()
+"""  # webdataset has none of its own; that of gs is the program gsutil
 _PAIRS = """\
 `KEY.color.jpg` (RGB, 4:4:4) and `KEY.gray.jpg` (its Rec. 601 luma), both with a short side of
 {side} pixels; `KEY.json` with the photograph's source, id, size and, where it is known, license."""
@@ -75,6 +80,7 @@ def dataset_card(manifest: Manifest, target: str, licenses: Mapping[str, int] | 
         splits="\n".join(_row(split) for split in splits.values()),
         members=_PAIRS.format(side=first.short_side) if pairs else _PICTURES,
         licenses=_license_rows(licenses),
+        opener=_OPENER_OF_AZURE if target.startswith("az://") else _OPENER,
         urls=_urls(target, first),
         picture=picture,
         place=target,

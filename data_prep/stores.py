@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.shard_file import disk_errors
-from pix2pix.data.fetch import chunks, require_package
-from pix2pix.data.store import ANSWER_SECONDS, BLOCK, cause_of, endpoint, store_options, within
+from pix2pix.data.fetch import check_store, chunks
+from pix2pix.data.store import ANSWER_SECONDS, BLOCK, store_options, within
+from pix2pix.data.store_errors import reason
 from pix2pix.errors import UserError
 from pix2pix.system.durable import aside, leftovers, publish_aside
 
@@ -124,7 +125,7 @@ class HubTarget:
     batch = _HUB_BATCH
 
     def __init__(self, url: str) -> None:
-        require_package(url)
+        check_store(url)
         from huggingface_hub import HfApi
 
         match url.removeprefix(_HUB).rstrip("/").split("/"):
@@ -189,7 +190,7 @@ class HubTarget:
 
 def file_system(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for a URL, and the path in it. Raises UserError."""
-    require_package(url)
+    check_store(url)
     import fsspec.core
 
     with store_errors("open", url):
@@ -205,7 +206,9 @@ def list_store(url: str) -> list[str]:
     system, path = file_system(url)
     with store_errors("list", url):
         found = within(_LIST_SECONDS, lambda: _list(system, path))
-        return [system.unstrip_protocol(name) for name in found]
+    # Under the scheme that was given: Azure's library calls az by another name, abfs.
+    scheme = url.partition("://")[0]
+    return [f"{scheme}://{name.lstrip('/')}" for name in found]
 
 
 def _list(system: Any, path: str) -> Iterable[str]:
@@ -222,7 +225,7 @@ def store_errors(doing: str, url: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each library has types of its own
-        raise UserError(f"cannot {doing} {url}: {cause_of(error)}{endpoint(url, error)}") from None
+        raise UserError(f"cannot {doing} {url}: {reason(url, error)}") from None
 
 
 def digest_of(path: Path) -> str:

@@ -15,8 +15,17 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
-from pix2pix.data.store import CONNECT_SECONDS, cause_of, endpoint, open_by_fsspec
-from pix2pix.errors import StorageError, UserError
+from pix2pix.data.store import CONNECT_SECONDS, make_ready, open_by_fsspec
+from pix2pix.data.store_errors import (
+    ABSENT,
+    NO_HOST,
+    SILENT,
+    UNTRUSTED,
+    http_cause,
+    reason,
+    through_proxy,
+)
+from pix2pix.errors import UserError
 from pix2pix.system.light_webdataset import import_webdataset
 from pix2pix.system.reading import PatientFile
 from pix2pix.system.urls import QUERY_VARIABLE, is_url
@@ -30,29 +39,25 @@ RETRIES = 3  # of curl itself: time-outs, 408, 429, 5xx
 _PACKAGES = {
     "s3": ("s3fs", "-e '.[s3]'"),
     "gs": ("gcsfs", "-e '.[gs]'"),
-    "az": ("adlfs", "adlfs"),
+    "az": ("adlfs", "-e '.[az]'"),
     "hf": ("huggingface_hub", "huggingface_hub"),
 }
 
 # Exit statuses of curl (its man page): what they mean, and whether another try may go better.
 _CURL: dict[int, tuple[str, bool]] = {
-    6: ("there is no such host", False),
+    5: ("there is no such host", False),
+    6: (NO_HOST, False),
     7: ("the host refuses the connection", False),
     18: ("the transfer was cut short", True),
-    28: ("the server does not answer, or has fallen silent", False),
+    28: (SILENT, False),
     35: ("no secure connection (TLS)", False),
     47: ("it redirects for ever", False),
     52: ("the server answers nothing", True),
     56: ("the connection broke", True),
-    60: ("its certificate is not to be trusted", False),
+    60: (UNTRUSTED, False),
     92: ("the connection broke", True),
 }
-_ABSENT = 404
-_HTTP = {
-    401: "credentials are missing or wrong",
-    403: "access is denied; credentials may be missing",
-    _ABSENT: "it is not there",
-}
+_OF_HOST = (5, 6, 7, 28)  # or of the proxy before it
 
 
 class FetchError(UserError):
@@ -85,14 +90,14 @@ def chunks(place: str) -> Iterator[bytes]:
     """
     try:
         yield from _chunks_of_url(place) if is_url(place) else _chunks_of_file(place)
-    except (FetchError, StorageError):
+    except UserError:
         raise
     except _Failed as error:
         message = f"cannot fetch {place}: {error}"
         raise FetchError(message, error.passing, error.absent) from None
     except Exception as error:  # fsspec's file systems raise the types of their own libraries
         verb = "fetch" if is_url(place) else "read"
-        message = f"cannot {verb} {place}: {cause_of(error)}{endpoint(place, error)}"
+        message = f"cannot {verb} {place}: {reason(place, error)}"
         raise FetchError(message, absent=isinstance(error, FileNotFoundError)) from None
 
 
@@ -113,20 +118,25 @@ def _chunks_of_url(place: str) -> Iterator[bytes]:
 
 
 def _open(place: str) -> IO[bytes]:
-    require_package(place)
+    check_store(place)
     webdataset: Any = import_webdataset()
     openers = {"http": _open_by_curl, "https": _open_by_curl}
     webdataset.gopen_schemes |= openers | dict.fromkeys(_PACKAGES, open_by_fsspec)
     return cast("IO[bytes]", webdataset.gopen(place))
 
 
-def require_package(url: str) -> None:
-    """Raise FetchError, naming the extra, where the package for a store's URLs is absent."""
+def check_store(url: str) -> None:
+    """Raise UserError where a store's URL cannot be opened, and prepare this process to open it.
+
+    Its package is absent (FetchError, which names the extra), or its endpoint carries a user.
+    """
     package, wanted = _PACKAGES.get(urlsplit(url).scheme, ("", ""))
     if package and find_spec(package) is None:
         raise FetchError(
             f"cannot fetch {url}: it needs the package {package}: pip install {wanted}"
         )
+    if package:
+        make_ready(url)
 
 
 def _open_by_curl(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
@@ -152,6 +162,7 @@ class _Curl(io.RawIOBase):
         command += ["--speed-limit", str(SLOWEST), "--speed-time", str(SILENT_SECONDS)]
         command += ["--write-out", "%{stderr}%{http_code}", "--config", "-"]
         self._ended = False
+        self._url = url
         # A session of its own: stop signals of a job are not for it.
         self._process = subprocess.Popen(
             command,
@@ -195,8 +206,8 @@ class _Curl(io.RawIOBase):
         status = self._process.returncode
         if status == 22:
             code = int(told[-3:] or 0)
-            cause = _HTTP.get(code, "the server cannot serve it")
-            raise _Failed(f"HTTP status {code}: {cause}", passing=False, absent=code == _ABSENT)
+            raise _Failed(http_cause(code), passing=False, absent=code == ABSENT)
         if status:
             cause, passing = _CURL.get(status, (f"curl ends with status {status}", False))
-            raise _Failed(cause, passing)
+            proxy = through_proxy(self._url) if status in _OF_HOST else ""
+            raise _Failed(cause + proxy, passing)

@@ -1,16 +1,20 @@
 """Files of a store (s3, gs, az, hf) through fsspec, never waited for without an end (no torch).
 
 Its libraries have time-outs of all kinds or none, and tries of their own. So every answer has its
-time here, and what went wrong is a sentence of ours.
+time here. They print warnings and tracebacks, too, which are kept away: what went wrong is one
+sentence of ours (store_errors.py).
 """
 
 import io
+import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import IO, Any, TypeVar, cast
-from urllib.parse import urlsplit
+
+from pix2pix.data.store_errors import refuse_user_info
 
 CONNECT_SECONDS = 10
 BLOCK = 2**23  # bytes asked of a store at a time
@@ -19,6 +23,25 @@ _SILENT_SECONDS = 20  # of s3's own
 _TRIES = 3  # of s3's own
 
 T = TypeVar("T")
+
+
+# Their warnings and tracebacks may name what a secret stands in.
+_LOUD = ("adlfs", "azure", "gcsfs", "google", "huggingface_hub", "s3fs")
+
+
+def make_ready(url: str) -> None:
+    """Prepare this process to open a store's URL. Raises UserError: its endpoint has user info."""
+    refuse_user_info(url)
+    # gcsfs would ask for the kind of each bucket, by another protocol, with the right to do so or
+    # a warning. Buckets of zones, which are read by that protocol alone, need "true".
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    if url.startswith("hf://"):
+        from huggingface_hub.utils import disable_progress_bars  # sets its level when imported
+
+        if not sys.stderr.isatty():  # in a log, bars are thousands of lines
+            disable_progress_bars()
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def store_options(url: str) -> dict[str, Any]:
@@ -80,37 +103,3 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if is_well:
         return cast("T", outcome)
     raise outcome
-
-
-def cause_of(error: Exception) -> str:
-    """Return what went wrong, without the words of libraries, which may hold a secret."""
-    name = type(error).__name__
-    if isinstance(error, FileNotFoundError):
-        return "it is not there"
-    if isinstance(error, PermissionError) or "Credentials" in name:
-        return "access is denied; credentials may be missing"
-    if _is_silence(error):
-        return "the server does not answer, or has fallen silent"
-    if "SSL" in name or "Certificate" in name:
-        return "its certificate is not to be trusted"
-    if "Connect" in name:
-        return "the host refuses the connection, or there is none"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return name
-
-
-def _is_silence(error: Exception) -> bool:
-    return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
-
-
-def endpoint(place: str, error: Exception) -> str:
-    """Return " (at HOST)" where a bucket's name does not say who did not answer."""
-    name = type(error).__name__
-    is_of_host = _is_silence(error) or any(word in name for word in ("Connect", "SSL", "Cert"))
-    if not place.startswith("s3://") or not is_of_host:
-        return ""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    told = next((os.environ[name] for name in names if os.environ.get(name)), "")
-    host = urlsplit(told).netloc.rpartition("@")[2]
-    return f" (at {host})" if host else ""

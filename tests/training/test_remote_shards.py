@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.data.shard_server import ShardServer
 from tests.ranks import run_ranks
 from tests.s3_server import ENVIRONMENT, file_system, s3_server
 from tests.small_training import fit, tensor_digests, tiny_config, trainer_of
+from tests.stores import store_on_loopback, use
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def bucket(tiny_shards, monkeypatch):
 
 def fit_there(environment, config, killed_in=None):
     """`fit` with more environment; every rank dies of a SIGKILL in step number `killed_in`."""
-    os.environ.update(environment)
+    use(environment)
     if killed_in is None:
         return fit(config)
     trainer = trainer_of(config)
@@ -139,6 +141,27 @@ def test_over_s3_a_killed_training_goes_on_to_the_bits_of_the_folder(
     found = run_ranks(fit_there, ranks, bucket, config)[0]
     assert (found["first_step"], found["step"]) == (2, 4)
     assert found["digests"] == from_folder[ranks]["digests"]
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az", "hf"])
+def test_a_killed_training_goes_on_on_another_node_from_any_store(
+    scheme, tiny_shards, tmp_path, from_folder, monkeypatch
+):
+    with store_on_loopback(monkeypatch, scheme) as store:
+        for path in tiny_shards.iterdir():
+            store.write(path.name, path.read_bytes())
+        config = tiny_config(
+            store.url, tmp_path / "run", checkpoint_every=1, shards_cache=str(tmp_path / "cache")
+        )
+        with pytest.raises(AssertionError, match="died without a word"):
+            run_ranks(fit_there, 1, store.environment, config, 3)
+        config = replace(config, shards_cache=str(tmp_path / "other"))
+        found = run_ranks(fit_there, 1, store.environment, config)[0]
+    assert (found["first_step"], found["step"]) == (2, 4)
+    assert found["digests"] == from_folder[1]["digests"]
+    for path in (tmp_path / "run").rglob("*"):
+        for secret in store.environment.values():
+            assert not path.is_file() or secret.encode() not in path.read_bytes()
 
 
 def fit_beside(config, meetings, is_first):
