@@ -48,10 +48,3 @@ def test_a_worker_of_one_of_many_ranks_is_simulated():
     assert figures["ranks_4_samples_per_second"] > 0
     with pytest.raises(UserError, match="--simulate_ranks: give numbers from 1 on"):
         LoaderOptions(simulate_ranks=(0,))
-
-
-def test_indexing_is_measured_beside_reading_and_decoding(tmp_path: Path):
-    photos = write_folder(tmp_path / "photos", 6, width=400, height=300)
-    figures = loader_indexed.indexing_figures(photos, tmp_path, 1, 1, 0.05)
-    ours, bound = figures["indexed_per_second"], figures["read_and_decode_bound_per_second"]
-    assert figures["indexing_efficiency"] == pytest.approx(ours / bound)
