@@ -19,7 +19,7 @@ from pix2pix.data.fetch import FetchError, chunks
 from pix2pix.data.index import METADATA, as_keys, as_places, key_and_kind
 from pix2pix.data.tar_members import DamagedTarError, members
 from pix2pix.errors import UserError
-from pix2pix.photos.photo import PhotoError, chroma_spread, open_reduced
+from pix2pix.photos.photo import PhotoError, chroma_spread, open_eighth, open_reduced
 from pix2pix.system.light_webdataset import import_webdataset
 from pix2pix.system.machine import keep_freed_memory
 from pix2pix.system.urls import is_url
@@ -27,6 +27,8 @@ from pix2pix.system.urls import is_url
 # Color is measured at a short side from this to twice of it, about what preparation measures: the
 # noise of a gray scan has averaged out there, and decoding at a fraction costs less.
 MEASURED_SIDE = 143  # pixels
+_CLEARLY = 2  # times the least chroma spread
+_GLANCE = 4  # pixels across of what is decoded at 1/8, for each pixel looked at first
 _TRIES = 3  # of a transfer that breaks
 _BLOCK = 2**20  # bytes read at a time
 COUNTED_BYTES = 2**16  # of a tar, for each call of `count`
@@ -179,14 +181,31 @@ def _judge(
     if prep.licenses is not None:
         _check_license(tar.read(metadata) if metadata else b"", prep.licenses)
     data = tar.read(picture)
-    photo, (width, height) = open_reduced(data, MEASURED_SIDE)
-    if min(width, height) < prep.min_short_side:
-        raise PhotoError("too_small", f"{width} x {height} pixels")
-    reduction = min(photo.size) // MEASURED_SIDE
-    spread = chroma_spread(photo.reduce(reduction) if reduction > 1 else photo)
+    size, spread = _measure(data, prep.min_chroma)
+    if min(size) < prep.min_short_side:
+        raise PhotoError("too_small", f"{size[0]} x {size[1]} pixels")
     if spread < prep.min_chroma:
         raise PhotoError("near_gray", f"chroma spread {spread:.1f} of 255")
     return data
+
+
+def _measure(data: bytes, min_chroma: float) -> tuple[tuple[int, int], float]:
+    """Return a picture's size in pixels, and its chroma spread or less where that is enough.
+
+    Means of pixels show less spread than the pixels do. So a picture with _CLEARLY times the least
+    in a handful of them needs no second look: 99 % of photographs in color. (The decoder's means
+    are taken before it clips, and may show more: at most 2 % in 2,258 photographs, measured.)
+    Raises PhotoError.
+    """
+    eighth = open_eighth(data)
+    if eighth is not None:
+        glance, size, to_srgb = eighth
+        spread = chroma_spread(to_srgb(glance.reduce(_GLANCE)))
+        if glance.mode == "L" or spread >= _CLEARLY * min_chroma:
+            return size, spread
+    photo, size = open_reduced(data, MEASURED_SIDE)
+    reduction = min(photo.size) // MEASURED_SIDE
+    return size, chroma_spread(photo.reduce(reduction) if reduction > 1 else photo)
 
 
 def _check_license(metadata: bytes, wanted: tuple[str, ...]) -> None:

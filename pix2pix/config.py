@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pix2pix.cli.options import enumerate_words, flags_of, option, suggestion
+from pix2pix.cli.options import enumerate_words, flags_of, option
+from pix2pix.config_checks import check_values
 from pix2pix.errors import UserError
-from pix2pix.system.urls import check_places
 from pix2pix.version import __version__
 
-IMAGE_SIZES = (64, 128, 256, 512)  # the U-Net halves the picture down to one pixel
 DEFAULT_EPOCHS = 25
 
 # A run resumes only with the same values of these fields: they decide which photographs a step
@@ -112,6 +111,9 @@ class TrainConfig:
     )
     encoder_rate: float = option(1.0, help="of the encoder, times learning_rate")
     encoder_frozen_steps: int = option(0, help="the encoder keeps its weights", unit="steps")
+    encoder_recompute: bool = option(
+        False, help="of the encoder's activations in backward: less memory, slower"
+    )
     discriminator_width: int = option(64, help="channels of its first layer", unit="channels")
 
     total_steps: int | None = option(
@@ -152,36 +154,7 @@ class TrainConfig:
     profile: int = option(0, help="steps to trace, soon after the start; 0: none", unit="steps")
 
     def __post_init__(self) -> None:
-        for flag in flags_of(type(self)).values():
-            value = getattr(self, flag.name)
-            if flag.choices and value not in flag.choices and not (flag.optional and value is None):
-                hint = suggestion(str(value), flag.choices)
-                raise UserError(f"{flag.name} must be {flag.expected}, not '{value}'{hint}")
-        for words, holds, names in _RANGES:
-            for name in names.split():
-                value = getattr(self, name)
-                if value is not None and not holds(value):
-                    raise UserError(f"{name} must be {words}, not {value}")
-        check_places(self.shards, self.shard_weights)
-        if self.image_size not in IMAGE_SIZES:
-            below = [size for size in IMAGE_SIZES if size < self.image_size][-1:]
-            above = [size for size in IMAGE_SIZES if size > self.image_size][:1]
-            raise UserError(
-                f"image_size {self.image_size} is not a power of two from {IMAGE_SIZES[0]} to "
-                f"{IMAGE_SIZES[-1]}; use {enumerate_words(below + above, 'or')}"
-            )
-        if self.total_steps is None:
-            return
-        if self.epochs is not None:
-            raise UserError(
-                "total_steps and epochs both say how long the run is; give one of them "
-                "(--epochs none unsets the one of a --config file)"
-            )
-        if self.warmup_steps >= self.total_steps:
-            raise UserError(
-                f"warmup_steps {self.warmup_steps} is not less than the run's {self.total_steps} "
-                "steps; lower warmup_steps or train longer"
-            )
+        check_values(vars(self), flags_of(type(self)))
 
     def batch_per_rank(self, world_size: int) -> int:
         """Return the number of samples of one micro-batch on one rank.
@@ -292,27 +265,3 @@ class TrainConfig:
             identity={name: differing[name] for name in IDENTITY_FIELDS if name in differing},
             free={name: differing[name] for name in differing if name not in IDENTITY_FIELDS},
         )
-
-
-_RANGES = (
-    (
-        "at least 1",
-        lambda value: value >= 1,
-        "global_batch window_shards generator_width discriminator_width total_steps epochs "
-        "grad_accumulation_steps keep_checkpoints max_skipped_steps",
-    ),
-    (
-        "0 or more",
-        lambda value: value >= 0,
-        "seed num_workers warmup_steps encoder_rate encoder_frozen_steps l1_weight log_every "
-        "sample_every evaluate_every "
-        "checkpoint_every profile",
-    ),
-    (
-        "more than 0",
-        lambda value: value > 0,
-        "learning_rate time_limit_minutes collective_timeout_minutes shards_cache_gib",
-    ),
-    ("from 0 to 1", lambda value: 0 <= value <= 1, "decay_start"),
-    ("from 0 to less than 1", lambda value: 0 <= value < 1, "beta1 ema_decay"),
-)

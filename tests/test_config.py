@@ -34,7 +34,7 @@ def test_flags_of_a_training_are_these():
         *["image_size", "global_batch", "window_shards"],
         *["shard_weights", "shards_cache", "shards_cache_gib", "num_workers"],
         *["color_space", "norm", "dropout", "generator_width", "encoder", "encoder_weights"],
-        *["encoder_rate", "encoder_frozen_steps", "discriminator_width"],
+        *["encoder_rate", "encoder_frozen_steps", "encoder_recompute", "discriminator_width"],
         *["total_steps", "epochs", "learning_rate", "warmup_steps", "decay_start", "beta1"],
         *["l1_weight", "gan_loss", "ema_decay", "precision", "grad_accumulation_steps"],
         *["gradient_compression", "compile"],
@@ -77,6 +77,13 @@ def test_no_flags_but_the_folders_give_the_defaults():
             "norm must be batch, instance or sync_batch, not 'bacth'; did you mean",
         ),
         ({"precision": "fp8"}, "precision must be no, fp16 or bf16, or none, not 'fp8'"),
+        ({"encoder_rate": 0.3}, "--encoder_rate is of a pretrained encoder, and this training has"),
+        ({"encoder_weights": "hub"}, "or leave out --encoder_weights"),
+        ({"encoder_recompute": True}, "give --encoder, such as efficientnet_lite0"),
+        (
+            {"encoder": "resnet18", "encoder_recompute": True, "compile": True},
+            "--encoder_recompute and --compile do not go together",
+        ),
         ({"total_steps": 5, "epochs": 1}, "total_steps and epochs both"),
         (
             {"total_steps": 5, "warmup_steps": 5},
@@ -211,6 +218,7 @@ def test_identity_is_all_that_decides_the_numbers_of_a_step():
         *["collective_timeout_minutes", "max_skipped_steps"],
         *["total_steps", "epochs", "decay_start"],
         *["precision", "grad_accumulation_steps", "gradient_compression", "compile"],
+        "encoder_recompute",  # the same to the bit
         *["log_every", "sample_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"],
         "profile",
     }

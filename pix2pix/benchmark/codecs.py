@@ -64,17 +64,15 @@ def encode_pair(file: bytes, short_side: int) -> tuple[bytes, bytes]:
     return _encode(luma(color)), _encode(color)
 
 
-def read_and_decode(paths: Sequence[Path]) -> int:
-    """Read the tars front to back, decode their pictures at a fraction; return how many."""
+def read_and_decode(paths: Sequence[Path], side: int | None = MEASURED_SIDE) -> None:
+    """Read the tars front to back and decode their pictures, at a fraction that keeps `side`."""
     keep_freed_memory()
-    count = 0
     for path in paths:
         for picture in pictures_in(path):
             photo = Image.open(BytesIO(picture))
-            photo.draft("RGB", (MEASURED_SIDE, MEASURED_SIDE))
+            if side is not None:
+                photo.draft("RGB", (side, side))
             photo.load()
-            count += 1
-    return count
 
 
 def pictures_in(tar: Path) -> Iterator[bytes]:

@@ -1,4 +1,7 @@
-"""What a pretrained encoder costs beside the U-Net of the same width: time and memory."""
+"""What a pretrained encoder costs beside the U-Net of the same width: time and memory.
+
+Also with its activations computed again in backward: `--encoder_recompute`.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +24,7 @@ BUDGETS_GIB = (8, 16)
 def compare(
     options: StepOptions, precision: str, device: torch.device, build: StepBuilder
 ) -> Figures:
-    """Return the generator's forward and backward, and the whole step, of both generators.
+    """Return the generator's forward and backward, and the whole step, of the three generators.
 
     By turns, in seconds per photograph. Memory: what autograd keeps per photograph in a step, and
     the batch of which that, with weights, gradients, moments and average, fills 8 and 16 GiB. What
@@ -29,10 +32,15 @@ def compare(
 
     build: a step and its state from options.
     """
-    both = {"encoder": options, "unet": replace(options, encoder=NO_ENCODER)}
+    plain = replace(options, encoder_recompute=False)
+    three = {
+        "encoder": plain,
+        "unet": replace(plain, encoder=NO_ENCODER),
+        "recompute": replace(options, encoder_recompute=True, compile=False),
+    }
     sides: dict[str, Callable[[], object]] = {}
     figures: dict[str, float | int | str] = {"encoder": options.encoder}
-    for name, side in both.items():
+    for name, side in three.items():
         figures |= _memory(name, replace(side, compile=False), build)
         step, state = build(side)
         sides[f"{name}_step"] = step

@@ -167,6 +167,7 @@ class StepOptions:
     encoder: str = option(
         "none", help="backbone of timm for our generator, also beside the U-Net", metavar="NAME"
     )
+    encoder_recompute: bool = option(False, help="as in a training")
     precision: Literal["no", "fp16", "bf16"] | None = option(
         None, help="of our step; none: as the training chooses on this device"
     )

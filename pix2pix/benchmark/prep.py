@@ -48,7 +48,7 @@ def measure(options: PrepOptions) -> dict[str, float | int | str]:
     Raises UserError where no photograph can be used.
     """
     # Not above: the worker whose memory is measured imports this file, and that one imports torch.
-    from pix2pix.benchmark.loader_indexed import indexing_figures
+    from pix2pix.benchmark.indexing import indexing_figures
 
     num_workers = options.num_workers or num_cores()
     with TemporaryDirectory(prefix="prep-") as folder:
@@ -57,10 +57,11 @@ def measure(options: PrepOptions) -> dict[str, float | int | str]:
         source = FolderSource(options.photos or Path(folder, "photos"))
         bench = _Bench(source, _usable(source), Path(folder, "shards"))
         rates = _take_turns(bench, num_workers, options)
-        psnr = psnr_of_path([source.read(photo) for photo in bench.photos], _SETTINGS.short_side)
+        files = [source.read(photo) for photo in bench.photos]
+        psnr = psnr_of_path(files, _SETTINGS.short_side)
         memory = bench.worker_memory()
         indexing = indexing_figures(
-            source.root, Path(folder), num_workers, options.rounds, options.seconds_per_turn
+            files, Path(folder), num_workers, options.rounds, options.seconds_per_turn
         )
     figures: dict[str, float | int | str] = {
         "photos": f"{options.photos or 'synthetic'}, {len(bench.photos)} different ones",

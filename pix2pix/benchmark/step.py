@@ -103,6 +103,7 @@ def _built(
         global_batch=options.batch_size,
         generator_width=options.width,
         encoder=options.encoder,
+        encoder_recompute=options.encoder_recompute,
         discriminator_width=options.width,
         total_steps=10**9,
     )

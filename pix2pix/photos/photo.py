@@ -3,6 +3,7 @@
 Training and coloring take the gray the same way because both come through here.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
@@ -12,20 +13,28 @@ import numpy as np
 from PIL import Image
 
 from pix2pix.photos.deep import is_deep_png
-from pix2pix.photos.eight_bits import PillowPicture, decoder_errors, to_8_bits
+from pix2pix.photos.eight_bits import (
+    PillowPicture,
+    decoder_errors,
+    open_unchecked,
+    profile_of,
+    to_8_bits,
+)
 from pix2pix.photos.helper import HelperPicture
 from pix2pix.photos.kinds import IN_HELPER, has_deep_formats, openable_kind, refusal_of_suffix
 from pix2pix.photos.metadata import orientation
 from pix2pix.photos.opening import open_here, read_bytes
 from pix2pix.photos.photo_error import PhotoError
-from pix2pix.photos.picture import MAX_PIXELS, ROWS_MISSING, Picture, read_upright
-from pix2pix.photos.profile import picture_to_srgb
+from pix2pix.photos.picture import MAX_PIXELS, ROWS_MISSING, Picture, check_size, read_upright
+from pix2pix.photos.profile import may_follow_a_resize, picture_to_srgb
 from pix2pix.photos.upright import turn_upright
 
 __all__ = ["MAX_PIXELS", "PhotoError", "chroma_spread", "luma", "open_photo", "open_reduced"]
 
 ToSRGB = Callable[[Image.Image], Image.Image]
 
+# Of fewer, one copy of all bands is faster than three; of more, arithmetic on bands that lie apart.
+_FEW_PIXELS = 2**12
 _HEAD_BYTES = 64  # of a file, which say what kind it is
 
 
@@ -97,6 +106,33 @@ def open_to_resize(
     return opened, size, to_srgb
 
 
+def open_eighth(data: bytes) -> tuple[Image.Image, tuple[int, int], ToSRGB] | None:
+    """Return a plain JPEG as `open_to_resize` does, at 1/8 of its size, but not turned upright.
+
+    All of the file is decoded, but one pixel is made of each block: a seventh less time than half
+    the size takes. None where only `open_to_resize` can tell what is in the file: another kind, one
+    cut short or damaged, or of colors that have to be converted before a resize.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            photo = open_unchecked(BytesIO(data), "JPEG")
+            size = photo.size
+            check_size(*size, MAX_PIXELS)
+            photo.draft(None, (1, 1))
+            photo.load()
+            profile = profile_of(photo)
+    except Exception:  # decoders raise nearly every type; `open_to_resize` gives the reason
+        return None
+    if photo.mode not in ("L", "RGB"):
+        return None
+    if not profile:
+        return photo, size, _as_it_is
+    if not may_follow_a_resize(profile, photo.mode):
+        return None
+    return photo, size, partial(picture_to_srgb, profile=profile)
+
+
 def open_picture(source: Path | bytes, max_pixels: int) -> Picture:
     """Open a file or its bytes, with all its pages and metadata.
 
@@ -151,10 +187,14 @@ def chroma_spread(photo: Image.Image) -> float:
     """
     if photo.mode == "L":
         return 0.0
-    red, green, blue = (np.asarray(band) for band in photo.split())
+    if photo.width * photo.height < _FEW_PIXELS:
+        pixels = np.asarray(photo)
+        red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    else:
+        red, green, blue = (np.asarray(band) for band in photo.split())
     highest = np.maximum(np.maximum(red, green), blue)
-    lowest = np.minimum(np.minimum(red, green), blue)
-    return float((highest - lowest).mean())
+    spreads = highest - np.minimum(np.minimum(red, green), blue)
+    return float(spreads.sum() / spreads.size)
 
 
 def _as_it_is(photo: Image.Image) -> Image.Image:

@@ -18,6 +18,7 @@ from pix2pix.data.order import seed_of
 from pix2pix.model.color import ColorSpace
 from pix2pix.model.generators import encoder_of, initialize_generator, make_generator
 from pix2pix.model.networks import PatchDiscriminator, initialize
+from pix2pix.model.recompute import recompute
 
 EMA_NAME = "generator_average"  # the name in checkpoints, fixed since the first version
 
@@ -121,7 +122,7 @@ def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -
     initialize(discriminator, random)
     for network in (generator, discriminator):
         network.to(device).to(memory_format=torch.channels_last)
-    return TrainState(
+    state = TrainState(
         generator=generator,
         discriminator=discriminator,
         generator_optimizer=_adam(generator, config),
@@ -130,6 +131,10 @@ def build_state(config: TrainConfig, device: torch.device, fp16: bool = False) -
         discriminator_scaler=GradScaler(device.type, enabled=fp16),
         ema_generator=_frozen_copy(generator) if config.ema_decay > 0 else None,
     )
+    encoder = encoder_of(generator)
+    if config.encoder_recompute and encoder is not None:
+        recompute(encoder)  # of the one that trains; its average was copied before
+    return state
 
 
 def build_generator(config: TrainConfig) -> nn.Module:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pix2pix.data.cache import ShardCache
     from pix2pix.data.prefetch import Prefetcher
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = (0.01, 0.2)  # between looks: at first, doubled up to the longest
 SAY_SECONDS = 30  # between lines about a wait
 
 
@@ -149,6 +149,7 @@ class Supply:
         if self.needs.cache is None:
             return 0.0
         started = said = time.monotonic()
+        pause, longest = POLL_SECONDS
         while True:
             stop = self._stop() or self._disk_fails
             is_short = lacks()
@@ -163,7 +164,8 @@ class Supply:
             if now - said > SAY_SECONDS:
                 said = now
                 self._distributed.say(f"waiting for shards to be fetched: {self._progress()}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
 
     def figures(self) -> dict[str, float]:
         """Return what this node fetched since the last call, as scalars; empty without a cache."""

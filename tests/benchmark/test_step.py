@@ -70,6 +70,8 @@ def test_an_encoder_is_measured_beside_the_u_net():
     in_8, in_16 = (figures[f"encoder_batch_in_{gib}_gib"] for gib in (8, 16))
     assert (in_16 - in_8) * kept == pytest.approx(2**33, abs=kept)
     assert in_8 * kept < 2**33
+    assert figures["recompute_saved_bytes_per_photograph"] < kept
+    assert figures["recompute_batch_in_8_gib"] > in_8
 
 
 @pytest.mark.parametrize("faster", ["linear layer", "1×1 convolution"])

@@ -6,7 +6,9 @@ import tarfile
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep.index_shards import IndexShardsOptions, index_shards
 from pix2pix.data.index import index_path, read_index
@@ -136,6 +138,15 @@ def test_what_is_left_out_has_a_reason_and_is_counted(tmp_path: Path) -> None:
     told = {line["source"]: line["reason"] for line in lines}
     assert told["train-b.tar/again"] == "duplicate"
     assert told["train-a.tar/only text"] == "no_picture"
+
+
+def test_color_that_averages_out_from_pixel_to_pixel_is_seen(tmp_path: Path) -> None:
+    stripes = np.full((480, 640, 3), 128, np.uint8)
+    stripes[:, 0::8, 0] = stripes[:, 1::8, 0] = 228  # red, and as much cyan beside it: gray at 1/8
+    stripes[:, 4::8, 0] = stripes[:, 5::8, 0] = 28
+    data = encoded(Image.fromarray(stripes), quality=95, subsampling=0)
+    tar = write_tar(tmp_path / "x.tar", [("a", {"jpg": data})])
+    assert index(tar, out=tmp_path / "out").sample_counts == (1,)
 
 
 def test_only_wanted_licenses_are_kept(tmp_path: Path) -> None:

@@ -44,6 +44,20 @@ def test_dropout_and_norm_act_in_the_decoder():
     assert nn.BatchNorm2d not in norms
 
 
+def test_depthwise_convolutions_are_computed_in_fp32_on_a_cpu_also_under_autocast():
+    # In bf16 their backward takes up to 9 times as long; the step's cost would be theirs.
+    depthwise = generator().get_submodule("encoder.blocks.2.0.conv_dw")
+    x = torch.randn(1, 144, 16, 16).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        convolved = depthwise(x)
+    in_fp32 = depthwise(x.float())
+    assert convolved.dtype == torch.bfloat16
+    assert torch.equal(convolved, in_fp32.bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        in_bf16 = nn.Conv2d.forward(depthwise, x)
+    assert not torch.equal(in_bf16, in_fp32.bfloat16())
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [

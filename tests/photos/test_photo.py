@@ -10,8 +10,17 @@ from PIL import Image
 
 from pix2pix.photos import photo as photo_module
 from pix2pix.photos.eight_bits import to_8_bits
-from pix2pix.photos.photo import PhotoError, chroma_spread, luma, open_photo, open_reduced
+from pix2pix.photos.icc import rgb_profile
+from pix2pix.photos.photo import (
+    PhotoError,
+    chroma_spread,
+    luma,
+    open_eighth,
+    open_photo,
+    open_reduced,
+)
 from tests.photographs import colorful, encoded, grayish
+from tests.photos.odd_files import ADOBE
 
 RAMP_16 = np.linspace(0, 65535, 48 * 64).reshape(48, 64).astype(np.uint16)
 RAMP_8 = np.round(RAMP_16 / 257).astype(np.int64)
@@ -219,6 +228,42 @@ def test_jpegs_of_every_kind_are_reduced(mode: str, opened: str, progressive: bo
     assert (reduced.mode, reduced.size) == (opened, (160, 120))
     shrunk = picture.convert(opened).resize((160, 120), Image.Resampling.BOX)
     assert np.abs(pixels(reduced) - pixels(shrunk)).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_plain_jpeg_comes_at_an_eighth_in_one_decoding(mode: str, progressive: bool) -> None:
+    picture = colorful(640, 480).convert(mode)
+    eighth = open_eighth(encoded(picture, progressive=progressive))
+    assert eighth is not None
+    photo, size, to_srgb = eighth
+    assert (size, photo.size, photo.mode) == ((640, 480), (80, 60), mode)
+    shrunk = picture.resize((80, 60), Image.Resampling.BOX)
+    assert np.abs(pixels(to_srgb(photo)) - pixels(shrunk)).mean() < 2
+
+
+def test_colors_of_an_eighth_are_converted_as_those_of_a_reduced_photograph() -> None:
+    data = encoded(colorful(640, 480), icc_profile=rgb_profile(ADOBE, 2.2))
+    eighth = open_eighth(data)
+    assert eighth is not None
+    photo, _, to_srgb = eighth
+    assert np.array_equal(pixels(to_srgb(photo)), pixels(open_reduced(data, 60)[0]))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(colorful(), "PNG"),
+        JPEG[:-200],
+        JPEG[:10],
+        b"",
+        encoded(colorful().convert("CMYK")),
+        encoded(colorful(), icc_profile=b"no profile"),
+        encoded(colorful(), icc_profile=rgb_profile(ADOBE, 1.0)),  # converted before a resize
+    ],
+)
+def test_what_only_the_usual_opening_can_tell_has_no_eighth(data: bytes) -> None:
+    assert open_eighth(data) is None
 
 
 def test_other_formats_come_whole() -> None:

@@ -54,6 +54,17 @@ def test_it_resumes_to_the_bit(tiny_shards, tmp_path):
     assert rest["digests"] == whole["digests"]
 
 
+def test_recomputation_saves_memory_alone_with_one_and_two_ranks(tiny_shards, tmp_path):
+    changes = ENCODER | {"total_steps": 3, "checkpoint_every": 2}
+    for ranks in (1, 2):
+        kept = tiny_config(tiny_shards, tmp_path / f"kept-{ranks}", **changes)
+        again = tiny_config(
+            tiny_shards, tmp_path / f"again-{ranks}", encoder_recompute=True, **changes
+        )
+        kept, again = (run_ranks(fit, ranks, config)[0] for config in (kept, again))
+        assert again["digests"] == kept["digests"]
+
+
 def test_a_card_tells_of_weights_that_are_random_or_of_an_unknown_license(tiny_shards, tmp_path):
     config = tiny_config(
         tiny_shards, tmp_path / "run", total_steps=1, encoder_weights="none", **ENCODER
