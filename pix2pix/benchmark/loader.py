@@ -26,6 +26,8 @@ from pix2pix.benchmark.options import LoaderOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.rounds import Timing
+from pix2pix.benchmark.training import quietly
+from pix2pix.cli.progress import progress
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import TrainMicroBatches, train_side
 from pix2pix.data.data_set import open_data, with_cache
@@ -63,9 +65,11 @@ def measure(options: LoaderOptions) -> Figures:
             "classic": lambda: _classic(sorted(pictures.iterdir()), side, options, workers),
         }
         seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(options.rounds):
-            for name, side_of in sides.items():
-                seconds[name].append(side_of())
+        with progress("turns", options.rounds * len(sides), title="loader") as bar:
+            for _ in range(options.rounds):
+                for name, side_of in sides.items():
+                    seconds[name].append(side_of())
+                    bar.update()
         decode_per_gb = _decode_seconds_per_gb(pairs)
     timings = {name: Timing(tuple(values)) for name, values in seconds.items()}
     return {
@@ -123,7 +127,9 @@ def prepare(options: LoaderOptions, synthetic: Path, shards: Path) -> ShardReade
     """Make shards of the photographs, or of synthetic ones, and open them."""
     if options.photos is None:
         write_photographs(synthetic, _SYNTHETIC_PHOTOS)
-    make_shards(MakeShardsOptions(photos=options.photos or synthetic, out=shards, split="train"))
+    wanted = MakeShardsOptions(photos=options.photos or synthetic, out=shards, split="train")
+    with quietly():
+        make_shards(wanted)
     return _reader(shards)
 
 

@@ -20,6 +20,8 @@ from data_prep.make_shards import MakeShardsOptions, make_shards
 from pix2pix.benchmark.options import LoaderOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures, spread
+from pix2pix.benchmark.training import quietly
+from pix2pix.cli.progress import progress
 from pix2pix.config import TrainConfig
 from pix2pix.data.batches import TrainMicroBatches
 from pix2pix.data.data_set import DataSet
@@ -43,9 +45,11 @@ def simulate(options: LoaderOptions) -> Figures:
         data = _linked(Path(folder), options.simulate_shards)
         _rate(data, ranks[0], options, 2)  # what only the first call needs
         rates: dict[int, list[float]] = {count: [] for count in ranks}
-        for _ in range(options.rounds):
-            for count in ranks:
-                rates[count].append(_rate(data, count, options, options.num_batches))
+        with progress("turns", options.rounds * len(ranks), title="loader") as bar:
+            for _ in range(options.rounds):
+                for count in ranks:
+                    rates[count].append(_rate(data, count, options, options.num_batches))
+                    bar.update()
     figures: dict[str, float | int | str] = {
         "shards": options.simulate_shards,
         "samples_per_shard": _SAMPLES,
@@ -69,7 +73,8 @@ def _linked(folder: Path, num_shards: int) -> DataSet:
     """Return a data set of `num_shards` shards of 1,000 samples, all of them links to one tar."""
     write_photographs(folder / "photos", _PHOTOS)
     root = folder / "shards"
-    make_shards(MakeShardsOptions(photos=folder / "photos", out=root, split="train"))
+    with quietly():
+        make_shards(MakeShardsOptions(photos=folder / "photos", out=root, split="train"))
     split = open_split(root, "train")
     (one,) = split.shards
     index = index_shard(root / one.name, one.sha256)

@@ -23,6 +23,7 @@ from pix2pix.benchmark.options import LoaderOptions
 from pix2pix.benchmark.photographs import write_photographs
 from pix2pix.benchmark.report import Figures
 from pix2pix.benchmark.training import configure, quietly
+from pix2pix.cli.progress import progress
 from pix2pix.data.cache import ShardCache
 from pix2pix.data.shards import Shard, Split, open_split
 from pix2pix.run.distributed import Distributed
@@ -49,12 +50,17 @@ def _remote_figures(rounds: int, num_photos: int, folder: Path) -> Figures:
     split = open_split(shards, "train")
     shares: dict[str, list[float]] = {"folder": [], "http": []}
     large = _large_shard(shards, split)
-    with _served(shards) as url, Distributed(num_threads=1) as distributed:
+    with (
+        _served(shards) as url,
+        Distributed(num_threads=1) as distributed,
+        progress("trainings", 2 * rounds, title="over HTTP") as bar,
+    ):
         per_gb = [_fetch_seconds(url, large, folder / f"c{n}") for n in range(rounds)]
         for number in range(rounds):
             for name, place in (("folder", str(shards)), ("http", url)):
                 run = folder / f"run-{name}-{number}"
                 shares[name].append(_share_waited(place, run, split, distributed))
+                bar.update()
     more = [http - local for http, local in zip(shares["http"], shares["folder"], strict=True)]
     return {
         "waited_from_folder_percent": 100 * median(shares["folder"]),

@@ -58,6 +58,9 @@ def first_batch(trainer: Trainer) -> Batch:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Drop what is printed inside: a benchmark prints its figures only."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Drop what is printed inside: a benchmark shows its own progress and its figures only.
+
+    Bars and warnings of what it starts are about photographs, shards and runs of its own making.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

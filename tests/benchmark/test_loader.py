@@ -12,11 +12,14 @@ from pix2pix.photos.resize import open_square, resize
 from tests.photographs import colorful, encoded, write_folder
 
 
-def test_the_loader_benchmark_reads_photographs_from_everywhere(tmp_path: Path):
+def test_the_loader_benchmark_reads_photographs_from_everywhere_and_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     photos = write_folder(tmp_path / "photos", 6, width=400, height=300)
     options = LoaderOptions(photos=photos, num_workers=1, batch_size=2, num_batches=8, rounds=1)
     remote = loader_remote.remote_figures(options, num_photos=32)
     figures = {**loader.measure(options), **remote}
+    assert said_of_others(capfd) == []
     ours, bound = figures["samples_per_second"], figures["decode_bound_samples_per_second"]
     assert figures["efficiency"] == pytest.approx(ours / bound)
     assert figures["speedup"] == pytest.approx(ours / figures["classic_samples_per_second"])
@@ -41,9 +44,17 @@ def test_the_decoder_that_bounds_pictures_of_others_makes_their_square(monkeypat
     assert np.array_equal(np.asarray(made[0]), color)
 
 
-def test_a_worker_of_one_of_many_ranks_is_simulated():
+def said_of_others(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """Lines that are no progress of the benchmark itself (one is printed every 30 s)."""
+    told = capfd.readouterr()
+    lines = (told.out + told.err).splitlines()
+    return [line for line in lines if not line.startswith(("loader: ", "over HTTP: "))]
+
+
+def test_a_worker_of_one_of_many_ranks_is_simulated(capfd: pytest.CaptureFixture[str]):
     changes = {"simulate_shards": 20, "batch_size": 4, "num_batches": 2, "rounds": 1}
     figures = loader_ranks.simulate(LoaderOptions(simulate_ranks=(1, 4), **changes))
+    assert said_of_others(capfd) == []
     assert figures["ranks_1_share"] == 1
     assert figures["ranks_4_samples_per_second"] > 0
     with pytest.raises(UserError, match="--simulate_ranks: give numbers from 1 on"):
