@@ -144,6 +144,7 @@ class NumberedBatches(Dataset[Batch]):
         broken, storage_failed = None, False
         gray, color = _squares(pixels, len(crops), self.side)
         try:
+            self.reader.look_up(crop.shard for crop in crops)
             for row, crop in enumerate(crops):
                 keys.append(self._read(crop, gray[row], color[row]))
         except UserError as error:

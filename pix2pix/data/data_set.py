@@ -55,15 +55,19 @@ class DataSet:
         remote = (is_url(self.place(shard)) for shard in self.split.shards)
         return is_url(self.root) or any(remote)
 
+    def local_tar(self, shard: Shard) -> str | None:
+        """Return the path of the shard's tar; None where it is read from the cache."""
+        place = self.place(shard)
+        return None if self.whole or is_url(place) else place
+
     def is_cached(self, shard: Shard) -> bool:
         """Return True if the shard is read from the cache."""
-        return self.whole or is_url(self.place(shard))
+        return self.local_tar(shard) is None
 
     def tar(self, shard: Shard) -> Path:
         """Return the shard as a file; one that is cached is fetched, if need be."""
-        if not self.is_cached(shard):
-            return Path(self.place(shard))
-        return self._cache.get(self.place(shard), shard)
+        local = self.local_tar(shard)
+        return self._cache.get(self.place(shard), shard) if local is None else Path(local)
 
     def index(self, shard: Shard) -> ShardIndex:
         """Return the shard's index. An older folder has none: it is made, and kept if possible.

@@ -34,7 +34,7 @@ class PatientFile:
     Raises OSError where it can't be opened, and StorageError where the trouble lasts a minute.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = path
         self._descriptor = patiently(self._open, path)
 
@@ -74,7 +74,7 @@ class PatientFile:
 
 
 def patiently(
-    work: Callable[[], T], path: Path, before_retry: Callable[[], None] = lambda: None
+    work: Callable[[], T], path: str | Path, before_retry: Callable[[], None] = lambda: None
 ) -> T:
     """Return what `work` does with `path`, tried again for a minute where its disk stumbles.
 
@@ -108,7 +108,7 @@ _gave_up = False
 _said = False
 
 
-def _say_once(path: Path, error: OSError) -> None:
+def _say_once(path: str | Path, error: OSError) -> None:
     global _said
     if not _said:
         _said = True

@@ -14,7 +14,7 @@ from pix2pix.data.batches import (
     resize,
     training_view,
 )
-from pix2pix.data.data_set import open_data
+from pix2pix.data.data_set import DataSet, open_data
 from pix2pix.data.index import index_shard
 from pix2pix.data.preflight import check_image_size, crop_size
 from pix2pix.data.reader import ShardReader
@@ -49,6 +49,16 @@ def test_ranks_and_micro_batches_divide_the_same_global_batch(
         assert tuple(chain.from_iterable(batch.keys for batch in drawn)) == whole[step].keys
         assert torch.equal(torch.cat([batch.color for batch in drawn]), whole[step].color)
         assert torch.equal(torch.cat([batch.flip for batch in drawn]), whole[step].flip)
+
+
+def test_a_batch_opens_its_indexes_one_after_the_other(reader, tmp_path, monkeypatch):
+    """Between pictures each would take twice as long: decoding empties the processor's caches."""
+    events = []
+    index, pair = DataSet.index, ShardReader._pair
+    monkeypatch.setattr(DataSet, "index", lambda *args: events.append("index") or index(*args))
+    monkeypatch.setattr(ShardReader, "_pair", lambda *args: events.append("pair") or pair(*args))
+    assert micro_batches_of(reader, tmp_path)[0].broken is None
+    assert events.index("pair") == events.count("index") > 1
 
 
 def test_gray_and_color_are_cut_and_mirrored_alike(reader, tmp_path):
