@@ -235,10 +235,10 @@ class ShardCache:
                     f"the file system of {self.folder} does not answer: {error.strerror}"
                 ) from error
             full = error.errno in (ENOSPC, EDQUOT)
-            cause = "it is full" if full else error.strerror
+            cause = "it is full; make room, or" if full else f"{error.strerror};"
             raise UserError(
-                f"the cache {self.folder} cannot be written: {cause}; make room, or name another "
-                "folder with --shards_cache"
+                f"the cache {self.folder} cannot be written: {cause} name another folder with "
+                "--shards_cache"
             ) from error
 
 

@@ -164,29 +164,32 @@ class _IntoMemory(Dataset["_Sent"]):
             pixels = np.empty(self.batches.num_bytes(number), np.uint8)
         else:
             pixels = self.memory.pixels(slot)
-        return _Sent(self.memory, slot, pixels, self.batches.decode(number, pixels))
+        batch = self.batches.decode(number, pixels)
+        return _Sent(self.memory.number, slot, pixels if slot is None else None, batch)
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """A batch on its way from a worker: it is pickled without its pixels, and a Batch arrives.
+    """A batch on its way from a worker: it is pickled without its tensors, and a Batch arrives.
 
-    (With them where there was no slot, because so many batches are kept: slow, but it needs none.)
+    memory, slot: where its pixels are.
+    pixels: they themselves, where there was no slot because so many batches are kept: slow.
     """
 
-    memory: BatchMemory
+    memory: int
     slot: int | None
-    pixels: Bytes
+    pixels: Bytes | None
     batch: Batch
 
     def __reduce__(self) -> tuple[object, ...]:
         batch = self.batch
         side, flip = batch.color.shape[-1], batch.flip.tolist()
         fields = (side, flip, batch.keys, batch.broken, batch.storage_failed)
-        if self.slot is None:
-            return Batch.view, (self.pixels, *fields)
-        return _arrived, (self.memory.number, self.slot, *fields)
+        return _arrived, (self.memory, self.slot, self.pixels, *fields)
 
 
-def _arrived(memory: int, slot: int, *fields: Any) -> Batch:
-    return Batch.view(BatchMemory.created_here(memory).open(slot), *fields)
+def _arrived(memory: int, slot: int | None, pixels: Bytes | None, *fields: Any) -> Batch:
+    if slot is not None:
+        pixels = BatchMemory.created_here(memory).open(slot)
+    assert pixels is not None, "pixels travel where there is no slot"
+    return Batch.view(pixels, *fields)

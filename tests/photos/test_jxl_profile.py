@@ -6,9 +6,16 @@ import pytest
 
 from pix2pix.photos import jxl_profile
 from pix2pix.photos.icc import rgb_profile
-from pix2pix.photos.photo import open_picture
 from pix2pix.photos.picture import COLORS_NOT_READ, read_upright
-from tests.photos.odd_files import ADOBE, CURVES, by_pillow, gray_as_seen, gray_profile, ramps
+from tests.photos.odd_files import (
+    ADOBE,
+    CURVES,
+    by_pillow,
+    gray_as_seen,
+    gray_profile,
+    opened,
+    ramps,
+)
 from tests.photos.odd_files import rgb_as_seen as color_as_seen
 
 
@@ -18,26 +25,18 @@ def wrapped(channels: int, profile: bytes) -> tuple[bytes, np.ndarray]:
     return bytes(imagecodecs.jpegxl_encode_jpeg(data)), imagecodecs.jpeg8_decode(data) / 255
 
 
-def opened(data: bytes) -> tuple[np.ndarray, list[str]]:
-    picture = open_picture(data, 10**6)
-    try:
-        return read_upright(picture, 0) / 255, picture.notes
-    finally:
-        picture.close()
-
-
 def test_a_profile_of_color_is_applied() -> None:
     data, stored = wrapped(3, rgb_profile(ADOBE, 563 / 256))
     pixels, notes = opened(data)
-    assert np.abs(pixels - color_as_seen(stored, ADOBE, 563 / 256)).mean() < 1 / 255
-    assert np.abs(pixels - stored).mean() > 2 / 255
+    assert np.abs(pixels / 255 - color_as_seen(stored, ADOBE, 563 / 256)).mean() < 1 / 255
+    assert np.abs(pixels / 255 - stored).mean() > 2 / 255
     assert notes == []
 
 
 def test_a_profile_of_gray_is_applied() -> None:
     data, stored = wrapped(1, gray_profile(CURVES["linear"]))
     pixels, notes = opened(data)
-    assert np.abs(pixels - gray_as_seen(stored, CURVES["linear"])).mean() < 2 / 255
+    assert np.abs(pixels / 255 - gray_as_seen(stored, CURVES["linear"])).mean() < 2 / 255
     assert notes == []
 
 
