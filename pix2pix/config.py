@@ -32,6 +32,7 @@ IDENTITY_FIELDS: dict[str, Any] = {
     "dropout": True,
     "generator_width": 64,
     "encoder": "none",
+    "encoder_scale": 1,
     "encoder_rate": 1.0,
     "encoder_frozen_steps": 0,
     "discriminator_width": 64,
@@ -109,6 +110,7 @@ class TrainConfig:
     encoder_weights: str = option(
         "auto", help="auto: a package's or the hub's; hub, none, or a file", metavar="SOURCE"
     )
+    encoder_scale: int = option(1, help="it sees pictures so many times as large", metavar="FACTOR")
     encoder_rate: float = option(1.0, help="of the encoder, times learning_rate")
     encoder_frozen_steps: int = option(0, help="the encoder keeps its weights", unit="steps")
     encoder_recompute: bool = option(

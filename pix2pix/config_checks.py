@@ -14,7 +14,7 @@ _RANGES = (
         "at least 1",
         lambda value: value >= 1,
         "global_batch window_shards generator_width discriminator_width total_steps epochs "
-        "grad_accumulation_steps keep_checkpoints max_skipped_steps",
+        "encoder_scale grad_accumulation_steps keep_checkpoints max_skipped_steps",
     ),
     (
         "0 or more",
@@ -30,7 +30,10 @@ _RANGES = (
     ("from 0 to 1", lambda value: 0 <= value <= 1, "decay_start"),
     ("from 0 to less than 1", lambda value: 0 <= value < 1, "beta1 ema_decay"),
 )
-_OF_AN_ENCODER = ("encoder_weights", "encoder_rate", "encoder_frozen_steps", "encoder_recompute")
+_OF_AN_ENCODER = (
+    *("encoder_weights", "encoder_scale", "encoder_rate"),
+    *("encoder_frozen_steps", "encoder_recompute"),
+)
 
 
 def check_values(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> None:

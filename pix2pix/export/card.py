@@ -47,6 +47,7 @@ def model_card(
         template_path=str(TEMPLATE),
         color_space=config.color_space,
         encoder="" if config.encoder == NO_ENCODER else config.encoder,
+        encoder_scale=config.encoder_scale,
         encoder_weights=_encoder_weights(run, config),
         encoder_license=run.encoder_facts().get("license", ""),
         size=config.image_size,

@@ -10,7 +10,7 @@ import psutil
 
 from pix2pix.errors import UserError
 from pix2pix.export.card import model_card
-from pix2pix.export.generator import CONFIG_FILE, ENCODER, Exported, class_of
+from pix2pix.export.generator import CONFIG_FILE, ENCODER, ENCODER_SCALE, Exported, class_of
 from pix2pix.export.onnx import require_onnx, write_onnx
 from pix2pix.model.generators import NO_ENCODER
 from pix2pix.run.checkpoint_files import read_facts
@@ -81,7 +81,7 @@ def generator_of(run_dir: Path, checkpoint: Path) -> Exported:
         "dropout": config.dropout,
     }
     if config.encoder != NO_ENCODER:
-        values[ENCODER] = config.encoder
+        values |= {ENCODER: config.encoder, ENCODER_SCALE: config.encoder_scale}
     generator = class_of(values)(**values)
     generator.load_state_dict(network.state_dict())
     return generator.eval()

@@ -32,7 +32,8 @@ FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 TIMEOUT_SECONDS = 10.0
 
 SETTINGS = ("color_space", "image_size", "width", "norm", "dropout")
-ENCODER = "encoder"  # one more setting, of networks on a backbone of timm
+# More settings, of networks on a backbone of timm; the first exports have no scale.
+ENCODER, ENCODER_SCALE = "encoder", "encoder_scale"
 
 LIBRARY = "pix2pix"
 PIPELINE = "image-to-image"  # the hub's name for the task
@@ -158,12 +159,14 @@ class PretrainedGenerator(
         norm: str,
         dropout: bool,
         encoder: str,
+        encoder_scale: int = 1,
     ) -> None:
         space = ColorSpace(color_space)
         channels = (space.condition_channels, space.output_channels)
-        super().__init__(*channels, encoder, image_size, width, norm, dropout)
+        super().__init__(*channels, encoder, image_size, width, norm, dropout, encoder_scale)
         values = (color_space, image_size, width, norm, dropout)
-        self.describe(dict(zip(SETTINGS, values, strict=True)) | {ENCODER: encoder})
+        backbone = {ENCODER: encoder, ENCODER_SCALE: encoder_scale}
+        self.describe(dict(zip(SETTINGS, values, strict=True)) | backbone)
 
 
 def class_of(config: Mapping[str, Any]) -> type[Exported]:
@@ -188,7 +191,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError(
             f"{folder / CONFIG_FILE} is damaged, or of another program; export the run again"
         ) from error
-    if config.keys() - {ENCODER} != set(SETTINGS):
+    if config.keys() - {ENCODER, ENCODER_SCALE} != set(SETTINGS):
         raise UserError(
             f"{folder} was exported by pix2pix {version}, which had other settings than this "
             f"{__version__}; use that version, or export the run again"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from pix2pix.cli.options import suggestion
 from pix2pix.errors import UserError
@@ -34,6 +34,8 @@ class EncoderGenerator(nn.Module):
      output ── up ──── up ─ up ─ up ──┘          The gray itself is the last skip.
 
     encoder: name of the backbone. image_size: of the training, which the backbone must take.
+    scale: the backbone sees the picture so many times as large, and the decoder the means of its
+        features. It knows things by the size at which it has learned them, 224 px.
     mean, std: [1, 3, 1, 1], by which its weights want a picture in [0, 1] normalized; buffers, so
         that a checkpoint carries them.
     Raises UserError where timm is missing, or has no such backbone that a decoder can use.
@@ -51,10 +53,12 @@ class EncoderGenerator(nn.Module):
         width: int = 64,
         norm: str = "batch",
         dropout: bool = True,
+        scale: int = 1,
     ) -> None:
         super().__init__()
+        self.scale = scale
         self.encoder = create_backbone(encoder)
-        check_features(self.encoder, encoder, image_size)
+        check_features(self.encoder, encoder, image_size * scale)
         for module in self.encoder.modules():
             if type(module) is nn.Conv2d and module.groups > 1:
                 module.__class__ = _GroupedConv2d
@@ -80,14 +84,21 @@ class EncoderGenerator(nn.Module):
         condition: [B, in_channels, H, W] in [-1, 1]; H and W are multiples of 32. Returns
         [B, out_channels, H, W] in [-1, 1].
         """
-        gray = (condition.mean(dim=1, keepdim=True) + 1) / 2
-        features = self.encoder((gray - self.mean) / self.std)
+        features = self._features((condition.mean(dim=1, keepdim=True) + 1) / 2)
         skips = [condition, *([] if self.stem is None else [self.stem(condition)]), *features[:-1]]
         x = features[-1]
         for up, skip in zip(self.up, reversed(skips), strict=True):
             x = up(x, skip)
         output: Tensor = self.output(x)
         return output
+
+    def _features(self, gray: Tensor) -> list[Tensor]:
+        """Return the backbone's features of a picture [B, 1, H, W] in [0, 1], at their strides."""
+        if self.scale > 1:
+            scale = float(self.scale)
+            gray = interpolate(gray, scale_factor=scale, mode="bilinear", align_corners=False)
+        features: list[Tensor] = self.encoder((gray - self.mean) / self.std)
+        return features if self.scale == 1 else [avg_pool2d(f, self.scale) for f in features]
 
 
 class _GroupedConv2d(nn.Conv2d):

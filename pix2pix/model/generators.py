@@ -16,17 +16,19 @@ def make_generator(
     norm: str,
     dropout: bool,
     encoder: str = NO_ENCODER,
+    encoder_scale: int = 1,
 ) -> nn.Module:
     """Return a generator on the CPU with random weights.
 
-    encoder: a backbone of timm, or "none" for the U-Net. Raises UserError where one of the values
-    is impossible, and where timm is missing.
+    encoder: a backbone of timm, or "none" for the U-Net, which has no `encoder_scale`. Raises
+    UserError where one of the values is impossible, and where timm is missing.
     """
     if encoder == NO_ENCODER:
         return UNetGenerator(in_channels, out_channels, image_size, width, norm, dropout)
     from pix2pix.model.encoder import EncoderGenerator  # the U-Net does without
 
-    return EncoderGenerator(in_channels, out_channels, encoder, image_size, width, norm, dropout)
+    settings = (image_size, width, norm, dropout, encoder_scale)
+    return EncoderGenerator(in_channels, out_channels, encoder, *settings)
 
 
 def initialize_generator(generator: nn.Module, random: torch.Generator) -> None:

@@ -148,6 +148,7 @@ def build_generator(config: TrainConfig) -> nn.Module:
         norm=config.norm,
         dropout=config.dropout,
         encoder=config.encoder,
+        encoder_scale=config.encoder_scale,
     )
 
 

