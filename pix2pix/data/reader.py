@@ -113,7 +113,7 @@ class ShardReader:
             if data.split.kind == "pictures":
                 from pix2pix.photos.resize import open_square  # files of every kind: 30 modules
 
-                picture = bytes(self._bytes(shard, "picture", sample))
+                picture = self._bytes(shard, "picture", sample)
                 return name, *open_square(picture, data.split.short_side, side, top, left)
             gray, color = self._pair(shard, sample)
         except (OSError, RuntimeError, PhotoError) as error:
@@ -139,15 +139,16 @@ class ShardReader:
         modes = {"gray": ImageReadMode.GRAY, "color": ImageReadMode.RGB}
         gray, color = (
             decode_jpeg(
-                torch.frombuffer(self._bytes(shard, member, sample), dtype=torch.uint8), mode
+                torch.frombuffer(bytearray(self._bytes(shard, member, sample)), dtype=torch.uint8),
+                mode,
             )
             for member, mode in modes.items()
         )
         return gray, color
 
-    def _bytes(self, shard: int, member: str, sample: int) -> bytearray:
+    def _bytes(self, shard: int, member: str, sample: int) -> bytes:
         offset, size = self._index(shard).place(member, sample)
-        data = bytearray(self._file(shard).pread(size, offset))
+        data = self._file(shard).pread(size, offset)
         if len(data) < size:
             raise RuntimeError("the shard ends before its end")
         return data

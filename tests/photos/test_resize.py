@@ -109,3 +109,15 @@ def test_a_profile_is_applied_after_the_resize_where_that_changes_little() -> No
         assert np.abs(stored - first).mean() < 4  # and JPEG of noise
         square = open_square(data, 240, 240, 0.0, 0.0)[1].astype(int)
         assert np.abs(square - first[:, :240]).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 640, 480), (100.3, 50.7, 470.9, 421.3), (269.2, 0, 640, 370.8), (3, 4, 35, 36)]
+)
+def test_only_what_the_filter_sees_is_copied_and_the_bits_stay(
+    monkeypatch: pytest.MonkeyPatch, box: resize_module.Box
+) -> None:
+    picture = colorful(640, 480)
+    cut = np.asarray(resize_module.resize(picture, (64, 64), box))
+    monkeypatch.setattr(resize_module, "_cut", lambda picture, size, box: (picture, box))
+    assert np.array_equal(cut, np.asarray(resize_module.resize(picture, (64, 64), box)))
