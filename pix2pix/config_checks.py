@@ -79,7 +79,8 @@ def _check_encoder(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> None
     if changed and values["encoder"] == "none":
         raise UserError(
             f"--{changed[0]} is of a pretrained encoder, and this training has none; give "
-            f"--encoder, such as efficientnet_lite0, or leave out --{changed[0]}"
+            f"--encoder, such as efficientnet_lite0, or leave --{changed[0]} at "
+            f"{str(flags[changed[0]].default).lower()}"
         )
     if values["encoder_recompute"] and values["compile"]:
         raise UserError(
