@@ -39,9 +39,8 @@ def use(environment: Mapping[str, str]) -> None:
 
     os.environ.update(environment)
     if "HF_ENDPOINT" in environment:  # read once, when the library is imported
-        import huggingface_hub
+        from huggingface_hub import constants
 
-        constants = huggingface_hub.constants
         constants.ENDPOINT = environment["HF_ENDPOINT"]
         constants.HUGGINGFACE_CO_URL_TEMPLATE = f"{constants.ENDPOINT}/{_BELOW}"
 

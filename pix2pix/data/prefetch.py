@@ -116,12 +116,15 @@ class Prefetcher:
             plan.setdefault(shard.sha256, (data, shard))
             if len(plan) == self._needs.num_shards:
                 break
-        in_use = [self._name(need) for need in list(plan.values())[: self._needs.soon]]
-        aside = self._mark.with_suffix(".tmp")
-        with contextlib.suppress(OSError):
-            aside.write_text(json.dumps(in_use))
-            aside.replace(self._mark)
+        self._tell(list(plan.values())[: self._needs.soon])
         return list(plan.values())
+
+    def _tell(self, in_use: Sequence[Need]) -> None:
+        aside = self._mark.with_suffix(".tmp")
+        with self._changed, contextlib.suppress(OSError):
+            if not self._left:  # else the mark has been taken back
+                aside.write_text(json.dumps([self._name(need) for need in in_use]))
+                aside.replace(self._mark)
 
     def _fetch_next(self, plan: Sequence[Need]) -> bool:
         """Fetch the first shard that is not there, of those that fit; False if all are."""

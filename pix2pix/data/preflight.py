@@ -25,21 +25,9 @@ def check_training(
     config.batch_per_rank(world_size)
     for data in train:
         check_image_size(data.split, config.image_size)
-    _check_encoder(config)
     if config.norm == "sync_batch" and on_cpu:
         raise UserError("norm sync_batch works on GPUs only; use --norm batch or instance")
     return config
-
-
-def _check_encoder(config: TrainConfig) -> None:
-    """Raise UserError for a flag of the encoder where there is none: it would do nothing."""
-    unused = {"encoder_weights": "auto", "encoder_rate": 1.0, "encoder_frozen_steps": 0}
-    given = [name for name, default in unused.items() if getattr(config, name) != default]
-    if config.encoder == "none" and given:
-        raise UserError(
-            f"--{given[0]} is for a pretrained encoder, and there is none; give --encoder "
-            f"efficientnet_lite0, or leave --{given[0]} out"
-        )
 
 
 def check_early(config: TrainConfig, world_size: int) -> None:

@@ -127,7 +127,6 @@ def test_run_directory_of_another_training_is_refused_with_both_values(tiny_shar
         ({"global_batch": 30}, "24 samples, fewer than one global batch of 30"),
         ({"image_size": 128}, "--short_side 143"),
         ({"norm": "sync_batch"}, "sync_batch works on GPUs only"),
-        ({"encoder_rate": 0.1}, "--encoder_rate is for a pretrained encoder, and there is none"),
         ({"shards": Path("nowhere")}, "nowhere"),
         ({"init_from": Path("no_run")}, "there is no folder no_run"),
     ],
