@@ -196,7 +196,7 @@ class Fit:
 
     def __init__(self, config: TrainConfig, distributed: Distributed):
         began = time.perf_counter()
-        with quietly():
+        with quietly(bars=True):
             self.trainer = Trainer(config, distributed)
             self.seconds_to_start = time.perf_counter() - began
             if self.trainer.fit() is not Outcome.FINISHED:

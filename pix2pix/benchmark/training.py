@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,10 +58,12 @@ def first_batch(trainer: Trainer) -> Batch:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def quietly(bars: bool = False) -> Iterator[None]:
     """Drop what is printed inside: a benchmark shows its own progress and its figures only.
 
     Bars and warnings of what it starts are about photographs, shards and runs of its own making.
+    bars: show these all the same, of a training that is the benchmark itself.
     """
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    shown = sys.stderr if bars else io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(shown):
         yield
