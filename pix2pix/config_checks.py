@@ -30,6 +30,7 @@ _RANGES = (
     ("from 0 to 1", lambda value: 0 <= value <= 1, "decay_start"),
     ("from 0 to less than 1", lambda value: 0 <= value < 1, "beta1 ema_decay"),
 )
+MOST_ENCODER_PIXELS = 1024  # of a side: what scaled pictures may reach
 _OF_AN_ENCODER = (
     *("encoder_weights", "encoder_scale", "encoder_rate"),
     *("encoder_frozen_steps", "encoder_recompute"),
@@ -81,6 +82,12 @@ def _check_encoder(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> None
             f"--{changed[0]} is of a pretrained encoder, and this training has none; give "
             f"--encoder, such as efficientnet_lite0, or leave --{changed[0]} at "
             f"{str(flags[changed[0]].default).lower()}"
+        )
+    size, scale = values["image_size"], values["encoder_scale"]
+    if scale > 1 and scale * size > MOST_ENCODER_PIXELS:
+        raise UserError(
+            f"encoder_scale {scale} would show the encoder pictures of {scale * size:,} px; at "
+            f"image_size {size} use {MOST_ENCODER_PIXELS // size} or less"
         )
     if values["encoder_recompute"] and values["compile"]:
         raise UserError(

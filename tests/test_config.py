@@ -85,6 +85,10 @@ def test_no_flags_but_the_folders_give_the_defaults():
         ({"precision": "fp8"}, "precision must be no, fp16 or bf16, or none, not 'fp8'"),
         ({"encoder_rate": 0.3}, "--encoder_rate is of a pretrained encoder, and this training has"),
         ({"encoder_weights": "hub"}, "or leave --encoder_weights at auto"),
+        (
+            {"encoder": "resnet18", "encoder_scale": 50},
+            "encoder pictures of 12,800 px; at image_size 256 use 4 or less",
+        ),
         ({"encoder_recompute": True}, "give --encoder, such as efficientnet_lite0"),
         (
             {"encoder": "resnet18", "encoder_recompute": True, "compile": True},

@@ -124,7 +124,10 @@ class LoaderOptions:
     """Flags of `benchmark.py loader`."""
 
     photos: Path | None = option(
-        None, help="folder of photographs; none: synthetic ones, as large as COCO's", metavar="DIR"
+        None,
+        help="folder of photographs; none, and always over HTTP: synthetic ones, as large as "
+        "COCO's",
+        metavar="DIR",
     )
     num_workers: int = option(0, help="processes; 0 is one per core", unit="processes")
     batch_size: int = option(16, help="photographs per batch", unit="samples")

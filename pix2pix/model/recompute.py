@@ -13,10 +13,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from pix2pix.errors import UserError
+
 
 def recompute(network: nn.Module) -> None:
-    """Keep only what each block of `network` gets, from now on; see `blocks_of`."""
-    for block in blocks_of(network):
+    """Keep only what each block of `network` gets, from now on; see `blocks_of`.
+
+    Raises UserError where it has no such blocks, and nothing would be saved.
+    """
+    blocks = list(blocks_of(network))
+    if not blocks:
+        raise UserError(
+            "--encoder_recompute would save nothing: this encoder has no blocks in a sequence; "
+            "leave it out, or take another --encoder, such as efficientnet_lite0"
+        )
+    for block in blocks:
         block.forward = partial(_recomputed, block, block.forward)
 
 

@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from pix2pix.benchmark.memory import kept_bytes
+from pix2pix.errors import UserError
 from pix2pix.model.encoder import EncoderGenerator
 from pix2pix.model.recompute import blocks_of, recompute
 
@@ -51,6 +53,11 @@ def test_names_of_weights_and_a_copy_stay_as_they_were():
     names = list(network.state_dict())
     recompute(network.encoder)
     assert list(network.state_dict()) == names
+
+
+def test_a_network_without_blocks_is_refused():
+    with pytest.raises(UserError, match="would save nothing"):
+        recompute(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()))
 
 
 def test_blocks_are_the_outermost_modules_of_several_layers():
